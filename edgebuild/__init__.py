@@ -1,0 +1,1 @@
+"""edgebuild: builds provider images, installer ISO and cluster profile for edge hosts."""
