@@ -227,6 +227,10 @@ def make_environment(layers: Sequence[Layer]) -> Environment:
     _complete_os_version(values)
     resolver = _Resolver(values)
     resolved = resolver.resolve(values, ())
+    # An own expression that fails comes first: what follows from it would only hide it.
+    own = [problem for problem in resolver.problems if any(_has(layer.values, problem[0]) for layer in layers[2:])]
+    if own:
+        raise InputError.from_problems([_problem(problem, layers, values) for problem in own])
     try:
         environment = Environment.model_validate(resolved)
     except ValidationError as error:

@@ -27,7 +27,7 @@ class Result:
     stderr: str
 
 
-class CommandFailed(EdgebuildError):  # noqa: N818 - reads as what happened
+class CommandFailed(EdgebuildError):
     """A program ended with a code other than 0; `result` holds what it printed."""
 
     def __init__(self, result: Result) -> None:
@@ -98,18 +98,12 @@ def process(
 
 def spawn(argv: Argv, *, log: IO[bytes], env: Mapping[str, str] | None = None) -> subprocess.Popen[Any]:
     """Start a program that outlives this process, in a session of its own, output to `log`."""
-    return _start(
-        argv, env=env, cwd=None, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )
+    return _start(argv, env=env, cwd=None, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
-def _start(
-    argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **options: Any
-) -> subprocess.Popen[Any]:
+def _start(argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **options: Any) -> subprocess.Popen[Any]:
     try:
-        return subprocess.Popen(
-            [str(part) for part in argv], env={**os.environ, **(env or {})}, cwd=cwd, **options
-        )
+        return subprocess.Popen([str(part) for part in argv], env={**os.environ, **(env or {})}, cwd=cwd, **options)
     except FileNotFoundError as error:
         if cwd and not cwd.is_dir():
             raise
