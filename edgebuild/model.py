@@ -194,14 +194,25 @@ class Pipeline(Section):
     luet_environment: dict[str, str]
 
 
+class Firmware(Section):
+    """Kernel arguments that differ between the two kinds of firmware."""
+
+    efi: str
+    bios: str
+
+
 class MenuEntry(Section):
     title: str
-    arguments: Texts
-    video: bool
+    arguments: str
+    trailing: str
 
 
 class Grub(Section):
-    common: str
+    """The installer's boot menu. `line` and `arguments` hold {console}, {entry} and {video}."""
+
+    line: str
+    console: Firmware
+    video: Firmware
     entries: Annotated[tuple[MenuEntry, ...], BeforeValidator(_tuple)]
 
 

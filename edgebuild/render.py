@@ -29,7 +29,7 @@ def render_dockerfile(plan: Plan, environment: Environment, inputs: Inputs, sour
         raise InputError(
             f"Dockerfile.j2: the line {MARKER!r} is missing", hint="put it back; your own instructions go below it"
         )
-    jinja = _jinja({"Dockerfile.j2": pipeline, "customizations": own})
+    jinja = template_environment({"Dockerfile.j2": pipeline, "customizations": own})
     try:
         values = _dockerfile_values(plan, environment, inputs)
         values["customizations"] = jinja.get_template("customizations").render(values).strip()
@@ -41,9 +41,10 @@ def render_dockerfile(plan: Plan, environment: Environment, inputs: Inputs, sour
     return _without_blank_runs(text)
 
 
-def _jinja(fork: dict[str, str]) -> jinja2.Environment:
+def template_environment(fork: dict[str, str] | None = None) -> jinja2.Environment:
+    """Jinja over the package's templates, and the fork's own by name; a name that is not there is an error."""
     environment = jinja2.Environment(  # noqa: S701 - what is rendered is not HTML; values are quoted by filters
-        loader=jinja2.ChoiceLoader([jinja2.DictLoader(fork), jinja2.FileSystemLoader(TEMPLATES)]),
+        loader=jinja2.ChoiceLoader([jinja2.DictLoader(fork or {}), jinja2.FileSystemLoader(TEMPLATES)]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -51,6 +52,7 @@ def _jinja(fork: dict[str, str]) -> jinja2.Environment:
     )
     environment.filters["sh"] = shlex.quote
     environment.filters["json"] = json.dumps
+    environment.filters["grub"] = lambda text: "'" + text.replace("'", "'\\''") + "'"
     return environment
 
 
@@ -117,7 +119,8 @@ def render_bake(plan: Plan, environment: Environment, dockerfile: str) -> str:
     """The bake file (JSON) with one target for each image target; it holds the Dockerfile itself."""
     shared: dict[str, Any] = {
         "context": ".",
-        "dockerfile-inline": dockerfile,
+        # Bake reads its strings as HCL templates.
+        "dockerfile-inline": dockerfile.replace("${", "$${").replace("%{", "%%{"),
         "platforms": [plan.platform],
         "args": {**proxy_variables(environment), "SOURCE_DATE_EPOCH": str(environment.iso.epoch)},
         "output": ["type=docker"],

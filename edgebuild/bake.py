@@ -1,0 +1,146 @@
+"""One call of `docker buildx bake` builds everything asked for; its progress is read here."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from edgebuild.errors import BuildError, EdgebuildError, RegistryError, ToolError
+from edgebuild.progress import BuildState, Decoder, Line, Step
+from edgebuild.run import process
+from edgebuild.view import View
+
+
+@dataclass(frozen=True, kw_only=True)
+class BakeRequest:
+    """`env` holds the values of build secrets; `redact` takes them out of everything that is written."""
+
+    file: Path
+    targets: tuple[str, ...]
+    root: Path
+    log: Path
+    metadata: Path
+    builder: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    redact: Callable[[str], str] = str
+
+
+@dataclass(frozen=True)
+class BakeResult:
+    """Per target: the image's digest as the engine knows it, and the seconds spent in its own steps."""
+
+    digests: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+
+def bake_argv(request: BakeRequest) -> list[str]:
+    """The whole call."""
+    argv = ["docker", "buildx", "bake", "--file", str(request.file), "--metadata-file", str(request.metadata)]
+    argv += ["--progress", "rawjson"]
+    if request.builder:
+        argv += ["--builder", request.builder]
+    return [*argv, *request.targets]
+
+
+def bake(request: BakeRequest, view: View) -> BakeResult:
+    """Build. Raises BuildError, RegistryError or ToolError with the failing step and its last lines."""
+    state = BuildState()
+    other: list[str] = []
+    request.log.parent.mkdir(parents=True, exist_ok=True)
+    with request.log.open("w", encoding="utf-8") as log:
+        request.log.chmod(0o600)
+        with process(
+            bake_argv(request),
+            cwd=request.root,
+            env={**request.env, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as child:
+            decoder = Decoder()
+            for text in iter(lambda: child.stderr.readline(), ""):  # type: ignore[union-attr]
+                for part in decoder.feed(text):
+                    _take(part, state, other, view, log, request.redact)
+            for part in decoder.close():
+                _take(part, state, other, view, log, request.redact)
+            code = child.wait()
+    if code:
+        raise failure(state.failed, [request.redact(line) for line in other], request.log)
+    return BakeResult(_digests(request.metadata), {target: state.seconds(target) for target in request.targets})
+
+
+def _take(
+    part: object, state: BuildState, other: list[str], view: View, log: IO[str], redact: Callable[[str], str]
+) -> None:
+    if not isinstance(part, dict):
+        other.append(str(part))
+        log.write(redact(f"{part}\n"))
+        return
+    for event in state.update(part):
+        if isinstance(event, Line):
+            log.write(redact(f"{event.step.stage or 'build'}: {event.text}\n"))
+        else:
+            step = event.step
+            outcome = "starts"
+            if step.completed:
+                outcome = (
+                    f"failed: {step.error}" if step.error else "cached" if step.cached else f"{step.seconds:.1f} s"
+                )
+            log.write(redact(f"--- {step.title} --- {outcome.splitlines()[0]}\n"))
+            view.change(state, event)
+    log.flush()
+
+
+def _digests(metadata: Path) -> dict[str, str]:
+    entries = json.loads(metadata.read_text(encoding="utf-8"))
+    metadata.unlink()
+    return {
+        name: entry.get("containerimage.config.digest") or entry["containerimage.digest"]
+        for name, entry in entries.items()
+        if isinstance(entry, dict) and "containerimage.digest" in entry
+    }
+
+
+def failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildError:
+    """What went wrong, for the person: the step, its last lines, the log, and what to do."""
+    error = (step.error if step else "") or "\n".join(other[-5:]) or "buildx ended without a word"
+    tail = list(step.tail) if step else []
+    own = [line.partition("edgebuild: ")[2] for line in tail if "edgebuild: " in line and "warning:" not in line]
+    where = f"\n  step: {step.title}" if step else ""
+    lines = "".join(f"\n    {line}" for line in tail)
+    shown = f"{where}{lines}\n  log:  {log}"
+    reference = re.search(r"\b([a-z0-9.-]+(?::\d+)?(?:/[\w.-]+)+(?::[\w.-]+)?)(?:@sha256:\w+)?: ", error)
+    image = reference[1] if reference else "an upstream image"
+    if re.search(r"no space left on device", error + "\n".join(tail)):
+        return BuildError(f"the engine's disk is full{shown}", hint="docker system df; docker builder prune")
+    if own:
+        return BuildError(f"{own[-1]}{shown}")
+    if re.search(r"401|403|unauthorized|authorization failed|access denied|denied:", error):
+        host = image.split("/")[0]
+        return RegistryError(f"{image}: the registry wants a login{shown}", hint=f"docker login {host}")
+    if re.search(r"no match for platform|does not match the specified platform|InvalidBaseImagePlatform", error):
+        return BuildError(
+            f"{image} does not exist for this architecture{shown}", hint="set os.arch, or another base image"
+        )
+    if re.search(r"not found|manifest unknown|does not exist", error) and step and "load metadata" in step.title:
+        return BuildError(
+            f"{image} does not exist{shown}", hint="check release, os.version and registries.mirrors: ./inv plan"
+        )
+    if re.search(r"connection refused|no such host|i/o timeout|deadline exceeded|server misbehaving", error) and (
+        step and "load metadata" in step.title
+    ):
+        return BuildError(
+            f"{image}: its registry cannot be reached{shown}\n  {error.splitlines()[-1]}",
+            hint="without internet, name a mirror in registries.mirrors; behind a proxy, set proxy.https",
+        )
+    if re.search(r"Cannot connect to the Docker daemon|error reading from server|transport is closing|EOF", error):
+        return ToolError(f"the engine went away during the build{shown}", hint="./inv doctor, then build again")
+    if step and tail:
+        return BuildError(f"a build step failed{shown}")
+    return BuildError(f"the build failed: {error.splitlines()[-1]}{shown}")

@@ -1,0 +1,173 @@
+"""The boot check: the ISO in QEMU, in a container without network, until its user has logged in."""
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgebuild.console import Console
+from edgebuild.errors import ToolError, VerificationError
+from edgebuild.run import process, run
+
+Firmware = Literal["bios", "uefi"]
+Media = Literal["cd", "usb"]
+TAIL_LINES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootRequest:
+    """One boot. `image` has QEMU; `log` and `screenshot` are written; `timeout` is in seconds."""
+
+    iso: Path
+    arch: str
+    firmware: Firmware
+    media: Media
+    image: str
+    log: Path
+    screenshot: Path
+    user: str
+    password: str
+    timeout: float = 900
+    memory_mb: int = 2048
+
+
+@dataclass(frozen=True)
+class BootResult:
+    """A boot that reached a shell; `accelerator` is kvm or tcg (emulation)."""
+
+    firmware: Firmware
+    media: Media
+    seconds: float
+    accelerator: str
+
+
+def qemu_argv(request: BootRequest, *, kvm: bool) -> list[str]:
+    """QEMU's arguments inside the container: serial console on standard input and output, QMP on a socket."""
+    argv = ["qemu-system-x86_64", "-machine", "q35", "-m", str(request.memory_mb), "-smp", "2", "-no-reboot"]
+    argv += ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    argv += ["-display", "none", "-vga", "std", "-nic", "none", "-serial", "stdio"]
+    argv += ["-qmp", "unix:/run/boot/qmp,server=on,wait=off"]
+    if request.firmware == "uefi":
+        argv += ["-bios", "/usr/share/ovmf/OVMF.fd"]
+    argv += ["-drive", "if=none,id=medium,format=raw,readonly=on,file=/installer.iso"]
+    if request.media == "cd":
+        return [*argv, "-device", "virtio-scsi-pci", "-device", "scsi-cd,drive=medium,bootindex=0"]
+    return [*argv, "-device", "qemu-xhci", "-device", "usb-storage,drive=medium,bootindex=0,removable=on"]
+
+
+def docker_argv(request: BootRequest, name: str, folder: Path, *, kvm: bool) -> list[str]:
+    """The container around QEMU: no network, and as the user who asked."""
+    argv = ["docker", "run", "--rm", "--interactive", "--name", name, "--network", "none", "--log-driver", "none"]
+    argv += ["--security-opt", "label=disable", "--user", f"{os.getuid()}:{os.getgid()}"]
+    if kvm:
+        argv += ["--device", "/dev/kvm", "--group-add", str(Path("/dev/kvm").stat().st_gid)]
+    argv += ["--mount", f'type=bind,"source={request.iso}",target=/installer.iso,readonly']
+    argv += ["--mount", f'type=bind,"source={folder}",target=/run/boot']
+    return [*argv, request.image, *qemu_argv(request, kvm=kvm)]
+
+
+def boot_iso(request: BootRequest, *, say: Callable[[str], None]) -> BootResult:
+    """Boot, log in, take a screenshot. Raises VerificationError with the console's last lines."""
+    if request.arch != "amd64":
+        raise ToolError(f"the boot check is for amd64; this ISO is for {request.arch}")
+    started = time.monotonic()
+    kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    console, code = _boot_once(request, kvm=kvm)
+    if kvm and code and console.state == "booting":
+        # Some virtual machines offer a /dev/kvm that QEMU cannot use.
+        say(f"{request.firmware}, {request.media}: KVM is there but does not work; booting in emulation")
+        kvm, started = False, time.monotonic()
+        console, code = _boot_once(request, kvm=False)
+    seconds = time.monotonic() - started
+    if console.state != "done":
+        raise VerificationError(_problem(request, console, seconds))
+    return BootResult(request.firmware, request.media, seconds, "kvm" if kvm else "tcg")
+
+
+def _boot_once(request: BootRequest, *, kvm: bool) -> tuple[Console, int]:
+    """The console where it stands at the end, and QEMU's exit code."""
+    name = f"edgebuild-boot-{uuid.uuid4().hex[:12]}"
+    console = Console(request.user, request.password)
+    deadline = time.monotonic() + request.timeout
+    request.log.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="edgebuild-") as temporary:
+        folder = Path(temporary)
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "bufsize": 0,
+        }
+        try:
+            with (
+                request.log.open("wb") as log,
+                process(docker_argv(request, name, folder, kvm=kvm), **pipes) as qemu,
+            ):
+                for data in _output(qemu, deadline):
+                    log.write(data)
+                    if answer := console.feed(data):
+                        qemu.stdin.write(answer.encode())  # type: ignore[union-attr]
+                    if console.state in {"done", "failed"}:
+                        break
+                _finish(folder, request.screenshot, qemu)
+                run(["docker", "kill", name], check=False)  # whatever QMP did not reach
+        finally:
+            run(["docker", "rm", "--force", name], check=False)
+    return console, qemu.returncode
+
+
+def _output(child: subprocess.Popen[Any], deadline: float) -> Iterator[bytes]:
+    """What the child prints as it comes, until it ends or the deadline (monotonic seconds) has passed."""
+    assert child.stdout  # noqa: S101 - a pipe was asked for
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while (left := deadline - time.monotonic()) > 0:
+            if selector.select(left):
+                data = os.read(child.stdout.fileno(), 1 << 16)
+                if not data:
+                    return
+                yield data
+
+
+def _finish(folder: Path, screenshot: Path, qemu: subprocess.Popen[Any]) -> None:
+    """Screenshot and end through QMP; a QEMU that is gone already has none."""
+    if qemu.poll() is not None:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(30)
+        control.connect(str(folder / "qmp"))
+        lines = control.makefile("r", encoding="utf-8")
+        lines.readline()
+        for command in (
+            {"execute": "qmp_capabilities"},
+            {"execute": "screendump", "arguments": {"filename": "/run/boot/screen.png", "format": "png"}},
+            {"execute": "quit"},
+        ):
+            control.sendall(json.dumps(command).encode())
+            while "return" not in (answer := json.loads(lines.readline() or '{"return": 0}')):
+                if "error" in answer:
+                    break
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copyfile(folder / "screen.png", screenshot)
+
+
+def _problem(request: BootRequest, console: Console, seconds: float) -> str:
+    reason = console.problem or (
+        f"no login after {seconds:.0f} s" if seconds >= request.timeout else "QEMU ended before the login"
+    )
+    text = request.log.read_text(encoding="utf-8", errors="replace")
+    tail = "\n".join(f"    {line}" for line in text.splitlines()[-TAIL_LINES:])
+    return (
+        f"the ISO does not boot ({request.firmware}, {request.media}): {reason}\n{tail}\n"
+        f"  console: {request.log}\n  screen:  {request.screenshot}"
+    )

@@ -1,0 +1,100 @@
+"""User-data: rendered with every value quoted, then parsed again and checked against the documented keys. Pure."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+import yaml
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edgebuild.cloudconfig_keys import ROOT_KEYS, check
+from edgebuild.errors import InputError
+
+HEADERS = ("#cloud-config",)
+MAX_BYTES = 2_000_000  # Kairos ignores larger files
+HASHED = re.compile(r"\$(1|2[abxy]|5|6|7|y|gy)\$")
+SALT_CHARACTERS = 16
+
+
+def render_user_data(template: str, values: Mapping[str, Any]) -> str:
+    """The template with these values. Raises InputError with its line for what the template does wrong."""
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_quoted,
+    )
+    try:
+        return environment.from_string(template).render(values)
+    except jinja2.TemplateSyntaxError as error:
+        raise InputError(f"user-data.j2:{error.lineno}: {error.message}") from error
+    except jinja2.TemplateError as error:
+        raise InputError(f"user-data.j2:{_line(error)}: {error}") from error
+
+
+def _line(error: jinja2.TemplateError) -> int:
+    trace, line = error.__traceback__, 1
+    while trace:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _quoted(value: Any) -> Any:
+    """A value as YAML on one line, whatever characters it holds."""
+    if isinstance(value, jinja2.Undefined):
+        return value
+    text = yaml.safe_dump(
+        value, default_style='"' if isinstance(value, str) else None, default_flow_style=True, width=10**9
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A mapping with the same key twice is an error: the first one would silently lose."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key_node.value} stands there twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def check_user_data(text: str, *, source: str = "user-data.j2") -> list[str]:
+    """Everything that is wrong with a rendered user-data; no value of it is repeated."""
+    if text.split("\n", 1)[0].strip() not in HEADERS:
+        return [f"{source}: the first line must be #cloud-config"]
+    if len(text.encode()) >= MAX_BYTES:
+        return [f"{source}: larger than 2 MB; Kairos ignores such a file"]
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (rendered line {mark.line + 1})" if mark else ""
+        return [f"{source}: not valid YAML{line}: {getattr(error, 'problem', error)}"]
+    if not isinstance(data, dict):
+        return [f"{source}: expected `key: value` lines below #cloud-config"]
+    problems = check(data, ROOT_KEYS, "")
+    install = data.get("install")
+    if isinstance(install, dict) and install.get("reboot") is True and install.get("poweroff") is True:
+        problems.append("install: reboot and poweroff cannot both be true")
+    return [f"{source}: {problem}" for problem in problems]
+
+
+def password_hash(password: str, *, seed: str) -> str:
+    """SHA-512 crypt of a password, with the same salt for the same seed; a hash is passed through."""
+    from passlib.hash import sha512_crypt  # costs 50 ms, and `plan` needs none
+
+    if HASHED.match(password):
+        return password
+    salt = hashlib.sha256(f"edgebuild salt {seed}".encode()).hexdigest()[:SALT_CHARACTERS]
+    hashed: str = sha512_crypt.using(rounds=5000, salt=salt).hash(password)
+    return hashed

@@ -1,0 +1,171 @@
+"""The ISO: put together by xorriso in a tools container, from a boot tree and site files.
+
+The boot tree is the image that the stage `boot-tree` of the Dockerfile makes; it never leaves the engine. xorriso
+writes the ISO to its standard output, and this process writes the file and its checksum at once, so the file
+belongs to the user and is read by nobody a second time.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebuild.errors import BuildError
+from edgebuild.run import process, run
+
+PART_BYTES = 3 * 10**9  # Kairos' live system reads content in parts of this size
+CONTENT_FOLDER = "/opt/spectrocloud/content"
+CHUNK = 1 << 20
+MENU = "boot/grub2/grub.cfg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsoRequest:
+    """What makes one ISO. `image` is the boot tree; paths are on this machine, `overlay` may be None."""
+
+    image: str
+    arch: str
+    grub_cfg: Path
+    user_data: Path
+    content: tuple[Path, ...] = ()
+    cluster_definition: Path | None = None
+    overlay: Path | None = None
+    epoch: int
+
+
+@dataclass(frozen=True)
+class IsoResult:
+    """A written ISO; `sha256` is in hex."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    seconds: float
+
+
+def content_parts(size: int) -> list[tuple[int, int]]:
+    """Offset and length of each part of a content bundle; an empty file is one part."""
+    starts = range(0, max(size, 1), PART_BYTES)
+    return [(start, min(PART_BYTES, size - start)) for start in starts]
+
+
+def mounts(request: IsoRequest) -> dict[str, Path]:
+    """Path in the container to path on this machine; all are mounted read-only."""
+    found = {"/site/grub.cfg": request.grub_cfg, "/site/user-data": request.user_data}
+    if request.overlay:
+        found["/overlay"] = request.overlay
+    if request.cluster_definition:
+        found["/site/spc.tgz"] = request.cluster_definition
+    # The bundle's own name never reaches docker's mount syntax, in which a comma would end it.
+    return {**found, **{f"/content/{number}": path for number, path in enumerate(request.content)}}
+
+
+def xorriso_argv(request: IsoRequest, *, sizes: Sequence[int], keeps_menu: bool) -> list[str]:
+    """The xorriso call inside the container.
+
+    `sizes` are the bytes of each content bundle; `keeps_menu` says that the overlay brings its own boot menu.
+    """
+    date = time.strftime("%Y%m%d%H%M%S00", time.gmtime(request.epoch))
+    argv = ["xorriso", "-report_about", "WARNING", "-abort_on", "FAILURE", "-outdev", "-"]
+    argv += ["-md5", "off", "-volid", "COS_LIVE", "-joliet", "on", "-not_leaf", ".gitkeep"]
+    argv += ["-map", "/boot-tree", "/", "-rm_r", "/boot/boot_hybrid.img", "--"]
+    if request.overlay:
+        argv += ["-map", "/overlay", "/"]
+    if not keeps_menu:
+        argv += ["-map", "/site/grub.cfg", f"/{MENU}"]
+    argv += ["-map", "/site/user-data", "/files-iso/config.yaml"]
+    if request.cluster_definition:
+        argv += ["-map", "/site/spc.tgz", "/opt/spectrocloud/clusterconfig/spc.tgz"]
+    for number, (path, size) in enumerate(zip(request.content, sizes, strict=True)):
+        for part, (offset, length) in enumerate(content_parts(size)):
+            target = f"{CONTENT_FOLDER}/{path.name}_part{part:02d}"
+            argv += ["-cut_out", f"/content/{number}", str(offset), str(length), target]
+    argv += ["-find", "/", "-exec", "mkisofs_r", "--", "-chmod", "0400", "/files-iso/config.yaml", "--"]
+    argv += ["-volume_date", "all_file_dates", f"={request.epoch}", "-volume_date", "uuid", date]
+    argv += ["-boot_image", "any", "partition_offset=16", "-boot_image", "any", "cat_hidden=on"]
+    if request.arch == "amd64":
+        argv += ["-boot_image", "grub", "bin_path=/boot/eltorito.img"]
+        argv += ["-boot_image", "any", "load_size=2048", "-boot_image", "any", "boot_info_table=on"]
+        argv += ["-boot_image", "grub", "grub2_boot_info=on"]
+        argv += ["-boot_image", "grub", "grub2_mbr=/boot-tree/boot/boot_hybrid.img", "-boot_image", "any", "next"]
+    argv += ["-append_partition", "2", "0xef", "/boot-tree/boot/uefi.img"]
+    argv += ["-boot_image", "any", "appended_part_as=gpt"]
+    argv += ["-boot_image", "any", "efi_path=--interval:appended_partition_2:all::"]
+    argv += ["-boot_image", "any", "platform_id=0xef", "-boot_image", "any", "emul_type=no_emulation"]
+    if request.arch == "amd64":
+        argv += ["-boot_image", "any", "mbr_force_bootable=on"]
+    return argv
+
+
+def docker_argv(request: IsoRequest, name: str, command: Sequence[str]) -> list[str]:
+    """The container around xorriso: no network, nothing writable but its own file system."""
+    argv = ["docker", "run", "--rm", "--name", name, "--network", "none", "--log-driver", "none"]
+    argv += ["--security-opt", "label=disable"]
+    argv += ["--user", f"{os.getuid()}:{os.getgid()}", "--env", f"SOURCE_DATE_EPOCH={request.epoch}"]
+    for target, source in mounts(request).items():
+        argv += ["--mount", f'type=bind,"source={source}",target={target},readonly']
+    return [*argv, request.image, *command]
+
+
+def assemble(request: IsoRequest, path: Path) -> IsoResult:
+    """Write the ISO to `path` and its checksum to `<path>.sha256`. Raises BuildError; a part is removed."""
+    started = time.monotonic()
+    keeps_menu = bool(request.overlay and (request.overlay / MENU).exists())
+    command = xorriso_argv(request, sizes=[file.stat().st_size for file in request.content], keeps_menu=keeps_menu)
+    name = f"edgebuild-iso-{uuid.uuid4().hex[:12]}"
+    _check_space(request, path.parent)
+    try:
+        with tempfile.TemporaryFile() as messages:
+            digest, size = _stream(docker_argv(request, name, command), path, messages.fileno())
+            messages.seek(0)
+            said = messages.read().decode(errors="replace")
+        if digest is None:
+            raise BuildError(f"the ISO could not be put together; xorriso says:\n{_tail(said)}")
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        run(["docker", "rm", "--force", name], check=False)
+        if isinstance(error, OSError):
+            raise BuildError(f"{path}: cannot be written: {error.strerror}") from error
+        raise
+    path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n", encoding="ascii")
+    return IsoResult(path, digest, size, time.monotonic() - started)
+
+
+def _stream(argv: Sequence[str], path: Path, messages: int) -> tuple[str | None, int]:
+    """Run `argv`, its output into a new file that only the user may read: it holds the site's token."""
+    digest = hashlib.sha256()
+    size = 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with (
+        os.fdopen(descriptor, "wb", buffering=0) as file,
+        process(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages) as child,
+    ):
+        assert child.stdout  # noqa: S101 - a pipe was asked for
+        while chunk := child.stdout.read(CHUNK):
+            digest.update(chunk)
+            file.write(chunk)
+            size += len(chunk)
+        child.wait()
+        os.fsync(file.fileno())
+    return (digest.hexdigest() if child.returncode == 0 else None), size
+
+
+def _check_space(request: IsoRequest, folder: Path) -> None:
+    """The site's files alone must fit; the rest is found out while writing."""
+    needed = sum(file.stat().st_size for file in request.content)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise BuildError(
+            f"{folder}: the ISO needs more than {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            hint="free space, or clean other environments: ./inv clean --env NAME",
+        )
+
+
+def _tail(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.strip().splitlines()[-20:])

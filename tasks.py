@@ -1,0 +1,263 @@
+"""The tasks of edgebuild: parse, call the workflow, report. What CanvOS calls `+X` is `./inv X` here."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import Task as InvokeTask
+from invoke.tasks import task as invoke_task
+
+if TYPE_CHECKING:
+    from edgebuild.workflow import Session
+
+ROOT = Path(__file__).parent
+
+
+class Task(InvokeTask):  # type: ignore[type-arg]
+    """A task whose errors end in one clear message and the exit code of their kind."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from edgebuild.errors import EdgebuildError
+
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        try:
+            return super().__call__(*args, **kwargs)
+        except EdgebuildError as error:
+            raise Exit(f"error: {error}", error.exit_code) from error
+        except KeyboardInterrupt as error:
+            raise Exit("interrupted; earlier results are as they were", 130) from error
+        except BrokenPipeError as error:
+            sys.stdout = None
+            raise Exit(code=1) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise Exit(f"error: {where}{error.strerror or error}", 1) from error
+
+
+ENV = {
+    "env": "the environment: a file of config/, without .yaml (default: $EDGEBUILD_ENV, else basic)",
+    "set": "key=value, over everything else; repeatable",
+}
+
+
+def task(**options: Any) -> Any:
+    """Invoke's decorator with this project's conventions: no guessed short flags, clear errors."""
+    options.setdefault("help", ENV)
+    iterable = ["set"] if "set" in options["help"] else []
+    return invoke_task(klass=Task, auto_shortflags=False, iterable=iterable, **options)
+
+
+def session(env: str, settings: list[str] | None) -> "Session":
+    from edgebuild.workflow import open_session
+
+    return open_session(ROOT, env or os.environ.get("EDGEBUILD_ENV", "") or "basic", settings or [])
+
+
+@task(help={**ENV, "push": "push the provider images afterwards"})
+def build_all_images(_: Context, env: str = "", set: list[str] | None = None, push: bool = False) -> None:
+    """Build provider images, installer image, ISO with checksum, and the cluster profile."""
+    from edgebuild import workflow
+
+    current = session(env, set)
+    workflow.build(current, ["provider-image", "installer-image", "boot-tree", "iso"], push=push)
+
+
+@task(help={**ENV, "push": "push the images afterwards"})
+def build_provider_images(_: Context, env: str = "", set: list[str] | None = None, push: bool = False) -> None:
+    """Build the provider images of all Kubernetes versions, and the cluster profile."""
+    from edgebuild import workflow
+
+    workflow.build(session(env, set), ["provider-image"], push=push)
+
+
+@task(help={**ENV, "k8s-version": "the Kubernetes version, such as 1.33.6"})
+def provider_image(_: Context, k8s_version: str = "", env: str = "", set: list[str] | None = None) -> None:
+    """Build the provider image of one Kubernetes version."""
+    from edgebuild import workflow
+    from edgebuild.errors import InputError
+
+    if not k8s_version:
+        raise InputError("provider-image needs --k8s-version", hint="./inv provider-image --k8s-version 1.33.6")
+    settings = [*(set or []), f"kubernetes.versions={k8s_version}"]
+    workflow.build(session(env, settings), ["provider-image"])
+
+
+@task()
+def base_image(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Build what provider images and installer share."""
+    from edgebuild import workflow
+
+    workflow.build(session(env, set), ["base-image"])
+
+
+@task()
+def iso_image(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Build the installer image: the live system of the ISO."""
+    from edgebuild import workflow
+
+    workflow.build(session(env, set), ["installer-image"])
+
+
+@task()
+def iso(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Build the installer ISO and its checksum."""
+    from edgebuild import workflow
+
+    workflow.build(session(env, set), ["boot-tree", "iso"])
+
+
+@task()
+def checksum(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Read the ISO again and compare it with its checksum."""
+    from edgebuild import workflow
+
+    workflow.checksum(session(env, set))
+
+
+@task()
+def push(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Push the provider images to the registry."""
+    from edgebuild import workflow
+
+    workflow.push_images(session(env, set))
+
+
+@task()
+def profile(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Print the cluster profile's manifest and write cluster-profile.yaml."""
+    from edgebuild import workflow
+
+    workflow.profile(session(env, set))
+
+
+@task(help={**ENV, "json": "for programs"})
+def plan(_: Context, env: str = "", set: list[str] | None = None, json: bool = False) -> None:
+    """Show what would be built: targets, base, upstream images, tags, output path."""
+    from edgebuild import report
+
+    current = session(env, set)
+    sys.stdout.write(report.plan_json(current.plan) if json else report.plan_text(current.plan, current.environment))
+
+
+@task()
+def render(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Write Dockerfile, bake file, boot menu and user-data to build/<environment>/inputs/."""
+    from edgebuild import workflow
+
+    workflow.render_inputs(session(env, set))
+
+
+@task()
+def images(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """List the environment's images in the engine: id, age, size, what they share."""
+    from edgebuild import workflow
+
+    workflow.images(session(env, set))
+
+
+@task(
+    help={
+        **ENV,
+        "firmware": "bios, uefi or both (default: both)",
+        "media": "cd, usb or both (default: cd)",
+    }
+)
+def boot(_: Context, env: str = "", set: list[str] | None = None, firmware: str = "both", media: str = "cd") -> None:
+    """Boot the ISO in QEMU and log in with the user of the user-data."""
+    from edgebuild import workflow
+
+    workflow.boot(session(env, set), firmware, media)
+
+
+@task()
+def doctor(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Check what this machine needs to build: one line each, with the remedy."""
+    from edgebuild import workflow
+
+    workflow.doctor(session(env, set))
+
+
+@task()
+def clean(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Remove the results of an environment and its images from the engine."""
+    from edgebuild import workflow
+
+    workflow.clean(session(env, set))
+
+
+@task(help={})
+def test(_: Context) -> None:
+    """Run everything: lint, types, the validate gate, unit, golden, integration and boot tests."""
+    _nox("lint", "types", "validate", "tests")
+
+
+def _nox(*sessions: str) -> None:
+    import subprocess
+
+    from edgebuild.run import process
+
+    with process([sys.executable, "-m", "nox", "-s", *sessions], cwd=ROOT, stdin=subprocess.DEVNULL) as child:
+        child.wait()
+    if child.returncode:
+        raise Exit(code=child.returncode)
+
+
+@task(name="show")
+def config_show(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Print the complete configuration of an environment."""
+    from edgebuild import report
+
+    sys.stdout.write(report.configuration(session(env, set).environment))
+
+
+@task(name="import-arg", help={"file": "a .arg file of CanvOS", "name": "write config/NAME.yaml instead of printing"})
+def config_import_arg(_: Context, file: str = ".arg", name: str = "") -> None:
+    """Turn a CanvOS .arg file into an environment file."""
+    from edgebuild import workflow
+
+    workflow.import_arguments(ROOT, Path(file), name)
+
+
+@task(name="generate", help={})
+def config_generate(_: Context) -> None:
+    """Write the generated files anew: config/schema.json and docs/arguments.md."""
+    from edgebuild import generated
+
+    for path in generated.write(ROOT):
+        sys.stdout.write(f"{path}\n")
+
+
+@task(name="environments", help={})
+def config_environments(_: Context) -> None:
+    """List the environments of config/."""
+    from edgebuild.config import environment_names
+
+    sys.stdout.write("".join(f"{name}\n" for name in environment_names(ROOT)))
+
+
+ns = Collection(
+    build_all_images,
+    build_provider_images,
+    provider_image,
+    base_image,
+    iso_image,
+    iso,
+    checksum,
+    push,
+    profile,
+    plan,
+    render,
+    images,
+    boot,
+    doctor,
+    clean,
+    test,
+)
+ns.add_collection(
+    Collection("config", config_show, config_import_arg, config_generate, config_environments), name="config"
+)
