@@ -64,7 +64,7 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
             errors="replace",
         ) as child:
             decoder = Decoder()
-            for text in iter(lambda: child.stderr.readline(), ""):  # type: ignore[union-attr]
+            for text in iter(child.stderr.readline, ""):  # type: ignore[union-attr]
                 for part in decoder.feed(text):
                     _take(part, state, other, view, log, request.redact)
             for part in decoder.close():

@@ -21,7 +21,7 @@ def mmdebstrap_argv(suite: str, arch: str, target: Path, mirror: str) -> list[st
     return [*argv, mirror] if mirror else argv
 
 
-def bootstrap_base(root: Path, folder: Path, *, suite: str, arch: str, epoch: int, consent: Consent) -> Path:
+def bootstrap_base(folder: Path, *, suite: str, arch: str, epoch: int, consent: Consent) -> Path:
     """`folder`/base.tar: a Debian root file system; made once, then kept. Raises BuildError or ToolError."""
     tar, made_from = folder / "base.tar", folder / "made-from.json"
     os_release = read_os_release()

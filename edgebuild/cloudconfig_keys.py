@@ -1,8 +1,8 @@
 """The documented keys of user-data, as data, and the check against them.
 
 Sources: Palette's installer reference (stylus), kairos-sdk's schema (install), yip's schema (stages), and
-cloud-init's modules for the other root keys. A schema is a type, Any, a dict of keys, [schema] for a list, {str: schema}
-for a mapping with free names, or a function that returns what was expected instead.
+cloud-init's modules for the other root keys. A schema is a type, Any, a dict of keys, [schema] for a list,
+{"*": schema} for a mapping with free names, or a function that returns what was expected instead.
 """
 
 import difflib
@@ -154,5 +154,5 @@ def _name(kind: type) -> str:
 def _kind(value: Any) -> str:
     if value is None:
         return "null"
-    shapes = {dict: "a mapping", list: "a list"}
+    shapes: dict[Any, str] = {dict: "a mapping", list: "a list"}
     return shapes.get(type(value)) or _name(type(value))

@@ -68,7 +68,8 @@ def _template_line(error: jinja2.TemplateError) -> str:
 
 
 def _without_blank_runs(text: str) -> str:
-    lines = [line.rstrip() for line in text.strip().splitlines()]
+    # A blank line after each script: hadolint reads no instruction right behind one.
+    lines = [line.rstrip() for line in text.strip().replace("\nEOF\n", "\nEOF\n\n").splitlines()]
     kept = [line for number, line in enumerate(lines) if line or lines[number - 1]]
     return "\n".join(kept) + "\n"
 

@@ -175,7 +175,6 @@ def _bootstrap(session: Session) -> None:
     os_ = session.environment.os
     if os_.bootstrap:
         bootstrap_base(
-            session.root,
             session.root / render.bootstrap_folder(session.environment),
             suite=os_.bootstrap,
             arch=os_.arch,

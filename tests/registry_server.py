@@ -1,0 +1,168 @@
+"""A real registry on loopback (Debian's docker-registry), and a proxy in front of it that misbehaves on request."""
+
+import contextlib
+import http.client
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from edgebuild.run import process, run
+
+
+def install() -> None:
+    """Install the registry from the distribution's packages when it is missing."""
+    if not shutil.which("docker-registry"):
+        run(["apt-get", "update"])
+        run(
+            ["apt-get", "install", "--yes", "--no-install-recommends", "docker-registry"],
+            env={"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def registry_server(folder: Path, *, users: str = "") -> Iterator[str]:
+    """Serve from `folder`; yields host:port. `users` is an htpasswd text, and makes a login necessary."""
+    install()
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    text = f"version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {folder / 'data'}}}\n"
+    text += f"http:\n  addr: 127.0.0.1:{port}\n"
+    if users:
+        (folder / "htpasswd").write_text(users)
+        text += f"auth:\n  htpasswd: {{realm: tests, path: {folder / 'htpasswd'}}}\n"
+    (folder / "config.yml").write_text(text)
+    with (folder / "log").open("wb") as log:
+        argv = ["docker-registry", "serve", str(folder / "config.yml")]
+        with process(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as child:
+            deadline = time.monotonic() + 30
+            while not _answers(port):
+                assert child.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, "the registry does not answer"
+            yield f"127.0.0.1:{port}"
+            child.terminate()
+
+
+def _answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=1)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        time.sleep(0.05)  # nothing tells when a port opens
+        return False
+    return True
+
+
+@dataclass
+class Fault:
+    """What to do to the next `times` requests of `method` whose path holds `path`: answer, or cut the connection."""
+
+    method: str
+    path: str
+    status: int  # 0: cut the connection in the middle
+    times: int
+    digest: str = ""  # answer as the registry does, but with this digest
+
+
+@dataclass
+class Proxy:
+    """What was asked, and what is still to go wrong."""
+
+    address: str
+    faults: list[Fault] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def next_fault(self, method: str, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.times > 0 and fault.method == method and fault.path in path:
+                fault.times -= 1
+                return fault
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Relays one request, or does what the next fault says."""
+
+    protocol_version = "HTTP/1.1"
+    upstream: str
+    proxy: Proxy
+
+    def log_message(self, *_: object) -> None: ...
+
+    def relay(self) -> None:
+        self.proxy.asked.append(f"{self.command} {self.path}")
+        body = self._body()
+        fault = self.proxy.next_fault(self.command, self.path)
+        if fault and fault.status == 0:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif fault and not fault.digest:
+            self._answer(fault.status, {"Content-Type": "application/json"}, b'{"errors":[]}')
+        else:
+            self._relay(body, fault.digest if fault else "")
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = relay
+
+    def _relay(self, body: bytes, digest: str) -> None:
+        connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
+        connection.request(self.command, self.path, body=body, headers=headers)
+        answer = connection.getresponse()
+        found = {name: value for name, value in answer.getheaders() if name.lower() != "transfer-encoding"}
+        if digest:
+            found["Docker-Content-Digest"] = digest
+        self._answer(answer.status, found, answer.read())
+        connection.close()
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() != "content-length" or self.command == "HEAD":
+                self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@contextlib.contextmanager
+def faulty_proxy(upstream: str) -> Iterator[Proxy]:
+    """A proxy on loopback in front of the registry at `upstream` (host:port)."""
+    proxy = Proxy("")
+    handler = type("Handler", (_Handler,), {"upstream": upstream, "proxy": proxy})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    proxy.address = f"127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
