@@ -39,6 +39,10 @@ class Plan:
         return tuple(target for target in self.targets if target.kind == kind)
 
     @property
+    def names(self) -> frozenset[str]:
+        return frozenset(target.name for target in self.targets)
+
+    @property
     def iso(self) -> Target:
         return self.of_kind("iso")[0]
 

@@ -37,7 +37,7 @@ class Decoder:
             try:
                 value, length = self._json.raw_decode(self._rest)
             except json.JSONDecodeError:
-                if self._broken():
+                if self._broken() and "\n" in self._rest:
                     line, _, self._rest = self._rest.partition("\n")
                     yield line
                     continue

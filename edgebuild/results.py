@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,16 @@ class Results:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, staging: Path, artifacts: Sequence[Artifact] = (), *, drop: Sequence[str] = ()) -> None:
-        """Switch to the set in `staging`. What it lacks is kept from the last set, but for the globs in `drop`."""
+    def publish(
+        self, staging: Path, names: Collection[str], artifacts: Sequence[Artifact] = (), *, drop: Sequence[str] = ()
+    ) -> None:
+        """Switch to the set in `staging`.
+
+        What it lacks is kept from the last set, but for the globs in `drop`, and for artifacts that are no longer in
+        `names`: those of the plan.
+        """
         replaced = {artifact.name for artifact in artifacts}
-        kept = [artifact for artifact in self.artifacts() if artifact.name not in replaced]
+        kept = [artifact for artifact in self.artifacts() if artifact.name in set(names) - replaced]
         entries = [artifact.to_json() for artifact in sorted([*kept, *artifacts], key=lambda each: each.name)]
         (staging / ARTIFACTS).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
         if self.current.exists():

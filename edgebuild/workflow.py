@@ -153,7 +153,8 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
             if "provider-image" in kinds:
                 profile_text = render.render_profile(session.environment)
                 (staging / "cluster-profile.yaml").write_text(profile_text, encoding="utf-8")
-            session.results.publish(staging, artifacts, drop=("*.iso", "*.iso.sha256") if "iso" in kinds else ())
+            drop = ("*.iso", "*.iso.sha256") if "iso" in kinds else ()
+            session.results.publish(staging, session.plan.names, artifacts, drop=drop)
     if push:
         push_images(session)
     _report(session, kinds, artifacts, time.monotonic() - started)
@@ -294,7 +295,7 @@ def render_inputs(session: Session) -> None:
     prepared = prepare(session, with_secrets=False)
     with session.results.lock(session.say), session.results.staging() as staging:
         _write_texts(prepared.texts, staging / "inputs")
-        session.results.publish(staging)
+        session.results.publish(staging, session.plan.names)
     for name in prepared.texts:
         sys.stdout.write(f"build/{session.plan.environment}/inputs/{name}\n")
 
@@ -304,7 +305,7 @@ def profile(session: Session) -> None:
     text = render.render_profile(session.environment)
     with session.results.lock(session.say), session.results.staging() as staging:
         (staging / "cluster-profile.yaml").write_text(text, encoding="utf-8")
-        session.results.publish(staging)
+        session.results.publish(staging, session.plan.names)
     sys.stdout.write(text)
     session.say(f"written to build/{session.plan.environment}/cluster-profile.yaml")
 
@@ -345,7 +346,7 @@ def push_images(session: Session) -> None:
         for each in pushed
     ]
     with session.results.lock(session.say), session.results.staging() as staging:
-        session.results.publish(staging, artifacts)
+        session.results.publish(staging, session.plan.names, artifacts)
     for each in pushed:
         sys.stdout.write(f"{each.reference}@{each.digest}\n")
     if note := registry.lifetime(references[0]):
