@@ -16,6 +16,9 @@ from pathlib import Path
 
 from edgebuild.run import process, run
 
+# The htpasswd line of user `me` with password `secret-pass`.
+USERS = "me:$2b$05$DJTK7as6lChwi/sdfeGzuO3ng6aL85FCGNMKowA6X2rWoL/TjFv8y\n"
+
 
 def install() -> None:
     """Install the registry from the distribution's packages when it is missing."""
