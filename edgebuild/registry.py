@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
 import requests
@@ -14,6 +14,7 @@ import urllib3
 
 from edgebuild.errors import InputError, RegistryError
 
+T = TypeVar("T")
 ATTEMPTS = 5
 TRANSIENT = re.compile(
     r"\b(429|500|502|503|504)\b|too many requests|timeout|timed out|connection re(set|fused)|broken pipe|"
@@ -127,24 +128,43 @@ def _exists(client: Any, reference: str) -> bool:
     return True
 
 
+class _NotThereYet(RegistryError):
+    """The registry does not show what it has just taken: it may with the next answer."""
+
+
 def _push_one(client: Any, reference: str, say: Callable[[str], None], wait: Callable[[float], None]) -> Pushed:
     started = time.monotonic()
     image = client.api.inspect_image(reference)
-    tag = split_reference(reference)[2]
-    name = reference.removesuffix(f":{tag}")
+    name, _, tag = reference.rpartition(":")
+
+    def attempt(action: Callable[[], T]) -> T:
+        return _patiently(action, reference, say, wait)
+
+    def shown(digest: str) -> None:
+        found = _remote_digest(client, reference)
+        if not found:
+            raise _NotThereYet(f"pushed {digest}, but the registry has nothing under this tag")
+        if found != digest:
+            raise RegistryError(f"pushed {digest}, but the registry has {found} under this tag")
+
+    known = attempt(lambda: _remote_digest(client, reference))
+    skipped = bool(known) and f"{name}@{known}" in image.get("RepoDigests", [])
+    digest = known if skipped else attempt(lambda: _stream(client, name, tag))
+    if not skipped:
+        attempt(lambda: shown(digest))
+    return Pushed(reference, digest, image["Size"], time.monotonic() - started, skipped=skipped)
+
+
+def _patiently(
+    action: Callable[[], T], reference: str, say: Callable[[str], None], wait: Callable[[float], None]
+) -> T:
+    """Do it, and again with growing pauses while the registry or the way to it is only out of order."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            known = _remote_digest(client, reference)
-            if known and f"{name}@{known}" in image.get("RepoDigests", []):
-                return Pushed(reference, known, image["Size"], time.monotonic() - started, skipped=True)
-            digest = _stream(client, name, tag)
-            found = _remote_digest(client, reference)
-            if found != digest:
-                raise RegistryError(f"pushed {digest}, but the registry has {found or 'nothing'} under this tag")
-            return Pushed(reference, digest, image["Size"], time.monotonic() - started, skipped=False)
+            return action()
         except (RegistryError, *ERRORS) as error:
             message = str(getattr(error, "explanation", None) or error)
-            if attempt == ATTEMPTS or not is_transient(message):
+            if attempt == ATTEMPTS or not (isinstance(error, _NotThereYet) or is_transient(message)):
                 raise RegistryError(message) from error
             pause = 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, no secret
             say(f"  {reference}  {message.strip()[:120]}; again in {pause:.0f} s ({attempt} of {ATTEMPTS})")

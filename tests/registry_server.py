@@ -122,8 +122,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _relay(self, body: bytes, digest: str) -> None:
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
-        connection.request(self.command, self.path, body=body, headers=headers)
+        # Accept stands there several times, and each line counts.
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in {"transfer-encoding", "content-length"}:
+                connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
         answer = connection.getresponse()
         found = {name: value for name, value in answer.getheaders() if name.lower() != "transfer-encoding"}
         if digest:
