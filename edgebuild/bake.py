@@ -124,6 +124,11 @@ def failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildErro
     if re.search(r"401|403|unauthorized|authorization failed|access denied|denied:", error):
         host = image.split("/")[0]
         return RegistryError(f"{image}: the registry wants a login{shown}", hint=f"docker login {host}")
+    if "exec format error" in error + "\n".join(tail):
+        return BuildError(
+            f"a program of the base image is for another architecture{shown}",
+            hint="set os.arch, or another base image",
+        )
     if re.search(r"no match for platform|does not match the specified platform|InvalidBaseImagePlatform", error):
         return BuildError(
             f"{image} does not exist for this architecture{shown}", hint="set os.arch, or another base image"

@@ -17,6 +17,10 @@ ROOT = Path(__file__).parent.parent
 TOKEN = "a token with 'quotes\" # and: colons"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew")
+
+
 @pytest.fixture(autouse=True)
 def no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail a test under tests/unit or tests/golden that starts a process, unless marked `process`."""
