@@ -259,11 +259,19 @@ def test_an_engine_that_dies_during_the_build(built: Workspace, bootstrapped: Pa
     """A second dockerd of our own, killed in the middle of a step."""
     engine = Path(tempfile.mkdtemp(prefix="eb"))  # the path of a socket may have 104 characters
     host = f"unix://{engine}/docker.sock"
-    bridge = f"eb{os.getpid()}"
-    run(["ip", "link", "add", bridge, "type", "bridge"])
-    run(["ip", "address", "add", "10.199.0.1/24", "dev", bridge])
-    argv = ["dockerd", "--data-root", f"{engine}/data", "--exec-root", f"{engine}/exec", "--pidfile", f"{engine}/pid"]
-    argv += ["--host", host, "--bridge", bridge, "--iptables=false", "--storage-driver", "overlay2"]
+    # In a network of its own: a second dockerd would take the bridge of the first.
+    argv = [
+        "unshare",
+        "--net",
+        "dockerd",
+        "--data-root",
+        f"{engine}/data",
+        "--exec-root",
+        f"{engine}/exec",
+        "--pidfile",
+        f"{engine}/pid",
+    ]
+    argv += ["--host", host, "--iptables=false", "--storage-driver", "overlay2"]
     other = copy_repository(tmp_path / "other")
     own = other.root / "Dockerfile.j2"
     own.write_text(own.read_text() + "RUN echo the-step-runs && tail -f /dev/null\n")
@@ -298,7 +306,6 @@ def test_an_engine_that_dies_during_the_build(built: Workspace, bootstrapped: Pa
         killer.join(60)
     run(["sh", "-c", f"grep -o '{engine}[^ ]*' /proc/mounts | sort -r | xargs -r umount -l"], check=False)
     shutil.rmtree(engine, ignore_errors=True)
-    run(["ip", "link", "delete", bridge])
 
 
 def test_a_second_run_waits_and_says_for_whom(built: Workspace) -> None:
