@@ -94,7 +94,7 @@ def ensure_engine(root: Path, consent: Consent) -> Engine:
 
 
 def install_commands(os_release: Mapping[str, str], sources: Any) -> list[list[str]]:
-    """What installs the engine here, as commands; files are written by `tee`-free `sh -c`."""
+    """What installs the engine here, as commands to run or to type as root."""
     if os_release.get("ID") == "debian" and os_release.get("VERSION_ID") == "12":
         own = mirror_of(sources, os_release.get("VERSION_CODENAME", "bookworm"))
         if own is None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ class Consent:
 
     def obtain(self, what: str, commands: Sequence[Sequence[str]], *, problem: str) -> None:
         """Return when `what` may be done; raise ToolError with the commands to type otherwise."""
-        typed = "\n        ".join(" ".join(command) for command in commands)
+        typed = "\n        ".join(shlex.join(command) for command in commands)
         refusal = ToolError(problem, hint=f"type, as root:\n        {typed}")
         if self.environ.get("EDGEBUILD_ENGINE") == "never":
             raise refusal
@@ -120,7 +121,7 @@ def run_as_root(commands: Sequence[Sequence[str]], say: Say) -> None:
     """Run each command, saying which. Raises ToolError with what it printed."""
     for command in commands:
         argv = as_root(command)
-        say("+ " + " ".join(argv))
+        say("+ " + shlex.join(argv))
         try:
             run(argv, env={"DEBIAN_FRONTEND": "noninteractive"})
         except CommandFailed as error:
