@@ -13,7 +13,7 @@ from invoke.tasks import Task as InvokeTask
 from invoke.tasks import task as invoke_task
 
 if TYPE_CHECKING:
-    from edgebuild.workflow import Session
+    from edgebuild.session import Session
 
 ROOT = Path(__file__).parent
 
@@ -53,7 +53,7 @@ def task(**options: Any) -> Any:
 
 
 def session(env: str, settings: list[str] | None) -> "Session":
-    from edgebuild.workflow import open_session
+    from edgebuild.session import open_session
 
     return open_session(ROOT, env or os.environ.get("EDGEBUILD_ENV", "") or "basic", settings or [])
 
@@ -122,9 +122,9 @@ def checksum(_: Context, env: str = "", set: list[str] | None = None) -> None:
 @task()
 def push(_: Context, env: str = "", set: list[str] | None = None) -> None:
     """Push the provider images to the registry."""
-    from edgebuild import workflow
+    from edgebuild import delivery
 
-    workflow.push_images(session(env, set))
+    delivery.push_images(session(env, set))
 
 
 @task()
@@ -155,9 +155,9 @@ def render(_: Context, env: str = "", set: list[str] | None = None) -> None:
 @task()
 def images(_: Context, env: str = "", set: list[str] | None = None) -> None:
     """List the environment's images in the engine: id, age, size, what they share."""
-    from edgebuild import workflow
+    from edgebuild import delivery
 
-    workflow.images(session(env, set))
+    delivery.images(session(env, set))
 
 
 @task(
@@ -169,17 +169,17 @@ def images(_: Context, env: str = "", set: list[str] | None = None) -> None:
 )
 def boot(_: Context, env: str = "", set: list[str] | None = None, firmware: str = "both", media: str = "cd") -> None:
     """Boot the ISO in QEMU and log in with the user of the user-data."""
-    from edgebuild import workflow
+    from edgebuild import checking
 
-    workflow.boot(session(env, set), firmware, media)
+    checking.boot(session(env, set), firmware, media)
 
 
 @task()
 def doctor(_: Context, env: str = "", set: list[str] | None = None) -> None:
     """Check what this machine needs to build: one line each, with the remedy."""
-    from edgebuild import workflow
+    from edgebuild import checking
 
-    workflow.doctor(session(env, set))
+    checking.doctor(session(env, set))
 
 
 @task()

@@ -43,7 +43,7 @@ class Console:
             return self._type("password", self.password)
         if self.state == "password" and "Login incorrect" in self._text:
             return self._refused()
-        if self.state == "password" and re.search(r"[$#] ?$", self._text):
+        if self.state == "password" and re.search(r"[$#] $", self._text):
             # What is echoed differs from what is printed, so the echo is no success.
             return self._type("shell", "echo edgebuild-$((6*7))-$(id -un)")
         if self.state == "shell" and f"edgebuild-42-{self.user}" in self._text:

@@ -95,7 +95,7 @@ class Consent:
         elif os.geteuid() != 0:
             raise refusal
         else:
-            self.say(f"{problem}: unattended and root, so: {what.lower()}")
+            self.say(f"{problem}: unattended and root, so: {what[0].lower()}{what[1:]}")
 
 
 def as_root(argv: Sequence[str]) -> list[str]:

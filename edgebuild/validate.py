@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgebuild import generated, workflow
+from edgebuild import generated
 from edgebuild.config import environment_names, load_environment
 from edgebuild.errors import EdgebuildError
 from edgebuild.plan import make_plan
 from edgebuild.render import TEMPLATES, template_environment
+from edgebuild.session import Session, prepare
 
 ROOT = Path(__file__).parent.parent
 FOLDER = "build/.validate"
@@ -38,8 +39,8 @@ def _environment_problems(root: Path, folder: Path, name: str) -> Iterator[str]:
         settings = [f"release={release}", "kubernetes.versions=all", "os.version=" + _version(root, name, release)]
         try:
             environment = load_environment(root, name, environ={}, settings=settings if release else [])
-            session = workflow.Session(root, environment, make_plan(name, environment))
-            texts = workflow.prepare(session, with_secrets=False).texts
+            session = Session(root, environment, make_plan(name, environment))
+            texts = prepare(session, with_secrets=False).texts
         except EdgebuildError as error:
             yield f"environment {name}{f' on {release}' if release else ''}: {error}"
             continue

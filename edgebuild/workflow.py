@@ -1,138 +1,26 @@
-"""The recipes: each task is one straight line of steps, every step named as it starts."""
+"""The recipes that make results: each one straight line of steps, every step named as it starts."""
 
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from edgebuild import arguments, cloudconfig, grub, registry, render, report, secrets
+from edgebuild import arguments, render, report, secrets
 from edgebuild.bake import BakeRequest, BakeResult, bake
-from edgebuild.boot import BootRequest, BootResult, Firmware, Media, boot_iso
 from edgebuild.bootstrap import bootstrap_base
 from edgebuild.config import load_environment
-from edgebuild.doctor import checks
-from edgebuild.doctor import report as print_checks
-from edgebuild.engine import docker_client, ensure_engine, probe
-from edgebuild.errors import BuildError, InputError, ToolError, VerificationError
-from edgebuild.host import Consent
-from edgebuild.inputs import Inputs, find_inputs
+from edgebuild.delivery import push_images
+from edgebuild.engine import ensure_engine, probe
+from edgebuild.errors import BuildError, InputError, VerificationError
 from edgebuild.iso import IsoRequest, assemble
-from edgebuild.model import Environment
-from edgebuild.plan import Kind, Plan, Target, make_plan
-from edgebuild.results import Artifact, Results
+from edgebuild.plan import Kind, Target
+from edgebuild.results import Artifact
 from edgebuild.run import run
+from edgebuild.session import Prepared, Session, prepare
 from edgebuild.view import open_view
-
-DEFAULT_PASSWORD = "kairos"  # noqa: S105 - the guide's, known to everybody
-
-
-def say(text: str) -> None:
-    """One line for the person who waits; standard output is for results."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def ask(question: str) -> bool:
-    """A yes-or-no question on the terminal; Enter means yes."""
-    return input(f"{question} [Y/n] ").strip().lower() in {"", "y", "yes"}
-
-
-@dataclass(frozen=True)
-class Session:
-    """One call of a task: the repository, one environment, and how to talk to the person."""
-
-    root: Path
-    environment: Environment
-    plan: Plan
-    say: Callable[[str], None] = field(default=say)
-    ask: Callable[[str], bool] | None = None
-
-    @property
-    def consent(self) -> Consent:
-        return Consent(self.say, self.ask, os.environ)
-
-    @property
-    def results(self) -> Results:
-        return Results(self.root / "build" / self.plan.environment)
-
-
-def open_session(root: Path, name: str, settings: Sequence[str]) -> Session:
-    """Load the environment and plan it; nothing is done yet."""
-    environment = load_environment(root, name, settings=settings)
-    terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    return Session(root, environment, make_plan(name, environment), ask=ask if terminal else None)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything a build is made from, checked: the repository's files, rendered texts and secrets' values."""
-
-    inputs: Inputs
-    texts: dict[str, str]  # file name below inputs/ to text, without any secret
-    user_data: str  # with secrets
-    secret_values: dict[str, str]
-
-
-def prepare(session: Session, *, with_secrets: bool) -> Prepared:
-    """Find, resolve, render and check; no effect. Without secrets the user-data holds their references."""
-    environment, plan, root = session.environment, session.plan, session.root
-    inputs = find_inputs(root, environment)
-    references = {name: value for name, value in environment.secrets if value}
-    values = {
-        name: secrets.resolve(value, environ=os.environ, root=root, key=f"secrets.{name}")
-        for name, value in references.items()
-        if with_secrets
-    }
-    dockerfile = render.render_dockerfile(plan, environment, inputs, _fork_file(root, "Dockerfile.j2"))
-    shown = _user_data(session, {name: f"<{reference}>" for name, reference in references.items()})
-    user_data = _user_data(session, values) if with_secrets else shown
-    return Prepared(
-        inputs,
-        {
-            "Dockerfile": dockerfile,
-            "docker-bake.json": render.render_bake(plan, environment, dockerfile),
-            "grub.cfg": grub.render_menu(environment),
-            "user-data": shown,
-            "plan.json": report.plan_json(plan),
-        },
-        user_data,
-        values,
-    )
-
-
-def _fork_file(root: Path, name: str) -> str:
-    try:
-        return (root / name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
-
-
-def _user_data(session: Session, values: dict[str, str]) -> str:
-    """user-data.j2 with these secrets, checked against what Palette and Kairos document."""
-    environment = session.environment
-    password = values.get("user_password") or DEFAULT_PASSWORD
-    names = {
-        **environment.model_dump(by_alias=True),
-        "environment": session.plan.environment,
-        "secrets": {name: values.get(name, "") for name in type(environment.secrets).model_fields},
-        "user": {
-            "name": environment.user.name,
-            "password_hash": cloudconfig.password_hash(
-                password, seed=f"{session.plan.environment}/{environment.user.name}"
-            ),
-        },
-    }
-    text = cloudconfig.render_user_data(_fork_file(session.root, "user-data.j2"), names)
-    problems = cloudconfig.check_user_data(text)
-    if problems:
-        raise InputError.from_problems(problems, hint="edit user-data.j2; `./inv render` shows what becomes of it")
-    return text
 
 
 def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> None:
@@ -158,6 +46,15 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
     if push:
         push_images(session)
     _report(session, kinds, artifacts, time.monotonic() - started)
+
+
+def build_boot_tools(session: Session, prepared: Prepared) -> None:
+    """The image with QEMU that the boot check runs in."""
+    ensure_engine(session.root, session.consent)
+    _bootstrap(session)
+    with session.results.staging() as staging:
+        _write_texts(prepared.texts, staging / "inputs")
+        _bake(session, prepared, staging, (render.BOOT_TOOLS,))
 
 
 def _check_space(session: Session) -> None:
@@ -325,131 +222,6 @@ def checksum(session: Session) -> None:
             hint=f"./inv iso --env {session.plan.environment}",
         )
     sys.stdout.write(f"{digest}  {shown}\n")
-
-
-def push_images(session: Session) -> None:
-    """Push every provider image of the plan and note the registry's digests."""
-    references = [target.tags[0] for target in session.plan.of_kind("provider-image")]
-    ensure_engine(session.root, session.consent)
-    session.say(f"pushing {len(references)} images to {session.environment.image.registry}")
-    pushed = registry.push(docker_client(), references, jobs=session.environment.push.jobs, say=session.say)
-    targets = {target.tags[0]: target for target in session.plan.of_kind("provider-image")}
-    artifacts = [
-        Artifact(
-            name=targets[each.reference].name,
-            kind="provider-image",
-            reference=each.reference,
-            digest=each.digest,
-            size_bytes=each.size_bytes,
-            seconds=round(each.seconds, 2),
-        )
-        for each in pushed
-    ]
-    with session.results.lock(session.say), session.results.staging() as staging:
-        session.results.publish(staging, session.plan.names, artifacts)
-    for each in pushed:
-        sys.stdout.write(f"{each.reference}@{each.digest}\n")
-    if note := registry.lifetime(references[0]):
-        session.say(f"note: {note}")
-
-
-def images(session: Session) -> None:
-    """List the environment's images in the engine."""
-    ensure_engine(session.root, session.consent)
-    tags = [tag for target in session.plan.targets for tag in target.tags if target.kind != "boot-tree"]
-    found = registry.local_images(docker_client(), tags)
-    if not found:
-        raise InputError(
-            "the engine has no image of this environment", hint="./inv build-all-images with the same --env"
-        )
-    rows = [("image", "id", "age", "size", "shared")]
-    rows += [
-        (
-            each.reference,
-            each.id,
-            report.age(each.age_seconds),
-            report.size(each.size_bytes),
-            report.size(each.shared_bytes),
-        )
-        for each in found
-    ]
-    sys.stdout.write(report.table(rows))
-
-
-def boot(session: Session, firmware: str, media: str) -> None:
-    """Boot the ISO in the asked ways, two at a time, and log in."""
-    ways = [
-        (one_firmware, one_media)
-        for one_firmware in _choices(firmware, ("bios", "uefi"), "--firmware")
-        for one_media in _choices(media, ("cd", "usb"), "--media")
-    ]
-    environment = session.environment
-    iso = (session.results.current / f"{environment.iso.name}.iso").resolve()
-    if not iso.exists():
-        raise InputError(
-            f"{session.plan.iso.path} does not exist", hint=f"./inv iso --env {session.plan.environment}"
-        )
-    prepared = prepare(session, with_secrets=bool(environment.secrets.user_password))
-    password = prepared.secret_values.get("user_password") or DEFAULT_PASSWORD
-    with session.results.lock(session.say):
-        ensure_engine(session.root, session.consent)
-        _bootstrap(session)
-        with session.results.staging() as staging:
-            _write_texts(prepared.texts, staging / "inputs")
-            _bake(session, prepared, staging, (render.BOOT_TOOLS,))
-        folder = session.results.folder / "boot"
-        folder.mkdir(exist_ok=True)
-
-        def one(way: tuple[Firmware, Media]) -> BootResult:
-            name = way[0] if way[1] == "cd" else f"{way[0]}-{way[1]}"
-            session.say(f"booting by {way[0]} from {way[1]}")
-            result = boot_iso(
-                BootRequest(
-                    iso=iso,
-                    arch=environment.os.arch,
-                    firmware=way[0],
-                    media=way[1],
-                    image=f"edgebuild/{render.BOOT_TOOLS}:{session.plan.environment}",
-                    log=folder / f"{name}.log",
-                    screenshot=folder / f"{name}.png",
-                    user=environment.user.name,
-                    password=password,
-                ),
-                say=session.say,
-            )
-            sys.stdout.write(
-                f"{way[0]}, {way[1]}: {environment.user.name} logged in after {result.seconds:.0f} s "
-                f"({result.accelerator}); {_shown(session, folder)}/{name}.log and .png\n"
-            )
-            return result
-
-        # Emulation keeps one core busy for each guest.
-        with ThreadPoolExecutor(max_workers=min(2, len(ways))) as pool:
-            list(pool.map(one, ways))
-
-
-def _choices(value: str, known: tuple[Any, ...], flag: str) -> tuple[Any, ...]:
-    if value == "both":
-        return known
-    if value in known:
-        return (value,)
-    raise InputError(f"{flag} {value}: there are {', '.join(known)} and both")
-
-
-def doctor(session: Session) -> None:
-    """Print the checks of this machine. Raises ToolError when one is an error."""
-    environment = session.environment
-    found = checks(
-        session.root,
-        arch=environment.os.arch,
-        registry_host=environment.image.registry.split("/")[0],
-        needed_bytes=session.plan.estimated_bytes,
-        proxy_configured=bool(environment.proxy.http or environment.proxy.https),
-        environ=os.environ,
-        image=session.plan.boot_tree.tags[0],
-    )
-    if errors := print_checks(found, lambda line: print(line, flush=True)):  # noqa: T201
-        raise ToolError(f"{errors} of these checks must be ok before a build")
 
 
 def clean(session: Session) -> None:

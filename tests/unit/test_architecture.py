@@ -4,10 +4,35 @@ import ast
 from pathlib import Path
 
 # A module may import those before it. Pure ones first.
-PURE = ["errors", "model", "config", "plan", "inputs", "render", "grub", "cloudconfig_keys", "cloudconfig", "secrets"]
+PURE = [
+    "errors",
+    "model",
+    "layers",
+    "config",
+    "plan",
+    "inputs",
+    "render",
+    "grub",
+    "cloudconfig_keys",
+    "cloudconfig",
+    "secrets",
+]
 PURE += ["arguments", "generated", "report", "progress", "console"]
-EFFECTS = ["run", "view", "bake", "host", "engine", "bootstrap", "iso", "registry", "boot", "doctor", "results"]
-ORDER = [*PURE, *EFFECTS, "workflow", "validate"]
+EFFECTS = [
+    "run",
+    "view",
+    "bake",
+    "host",
+    "engine",
+    "bootstrap",
+    "iso",
+    "registry",
+    "boot",
+    "doctor",
+    "results",
+    "session",
+]
+ORDER = [*PURE, *EFFECTS, "delivery", "workflow", "checking", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
 
 

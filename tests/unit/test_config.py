@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgebuild.config import environment_names, load_environment, parse_layer
+from edgebuild.config import environment_names, load_environment
 from edgebuild.errors import InputError
+from edgebuild.layers import parse_layer
 
 
 @pytest.fixture

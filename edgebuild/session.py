@@ -1,0 +1,120 @@
+"""One call of a task: the environment, its plan, and everything a build is made from, checked."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgebuild import cloudconfig, grub, render, report, secrets
+from edgebuild.config import load_environment
+from edgebuild.errors import InputError
+from edgebuild.host import Consent
+from edgebuild.inputs import Inputs, find_inputs
+from edgebuild.model import Environment
+from edgebuild.plan import Plan, make_plan
+from edgebuild.results import Results
+
+DEFAULT_PASSWORD = "kairos"  # noqa: S105 - the guide's, known to everybody
+
+
+def say(text: str) -> None:
+    """One line for the person who waits; standard output is for results."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def ask(question: str) -> bool:
+    """A yes-or-no question on the terminal; Enter means yes."""
+    return input(f"{question} [Y/n] ").strip().lower() in {"", "y", "yes"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of a task: the repository, one environment, and how to talk to the person."""
+
+    root: Path
+    environment: Environment
+    plan: Plan
+    say: Callable[[str], None] = field(default=say)
+    ask: Callable[[str], bool] | None = None
+
+    @property
+    def consent(self) -> Consent:
+        return Consent(self.say, self.ask, os.environ)
+
+    @property
+    def results(self) -> Results:
+        return Results(self.root / "build" / self.plan.environment)
+
+
+def open_session(root: Path, name: str, settings: Sequence[str]) -> Session:
+    """Load the environment and plan it; nothing is done yet."""
+    environment = load_environment(root, name, settings=settings)
+    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    return Session(root, environment, make_plan(name, environment), ask=ask if terminal else None)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a build is made from, checked: the repository's files, rendered texts and secrets' values."""
+
+    inputs: Inputs
+    texts: dict[str, str]  # file name below inputs/ to text, without any secret
+    user_data: str  # with secrets
+    secret_values: dict[str, str]
+
+
+def prepare(session: Session, *, with_secrets: bool) -> Prepared:
+    """Find, resolve, render and check; no effect. Without secrets the user-data holds their references."""
+    environment, plan, root = session.environment, session.plan, session.root
+    inputs = find_inputs(root, environment)
+    references = {name: value for name, value in environment.secrets if value}
+    values = {
+        name: secrets.resolve(value, environ=os.environ, root=root, key=f"secrets.{name}")
+        for name, value in references.items()
+        if with_secrets
+    }
+    dockerfile = render.render_dockerfile(plan, environment, inputs, _fork_file(root, "Dockerfile.j2"))
+    shown = _user_data(session, {name: f"<{reference}>" for name, reference in references.items()})
+    user_data = _user_data(session, values) if with_secrets else shown
+    return Prepared(
+        inputs,
+        {
+            "Dockerfile": dockerfile,
+            "docker-bake.json": render.render_bake(plan, environment, dockerfile),
+            "grub.cfg": grub.render_menu(environment),
+            "user-data": shown,
+            "plan.json": report.plan_json(plan),
+        },
+        user_data,
+        values,
+    )
+
+
+def _fork_file(root: Path, name: str) -> str:
+    try:
+        return (root / name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+
+
+def _user_data(session: Session, values: dict[str, str]) -> str:
+    """user-data.j2 with these secrets, checked against what Palette and Kairos document."""
+    environment = session.environment
+    password = values.get("user_password") or DEFAULT_PASSWORD
+    names = {
+        **environment.model_dump(by_alias=True),
+        "environment": session.plan.environment,
+        "secrets": {name: values.get(name, "") for name in type(environment.secrets).model_fields},
+        "user": {
+            "name": environment.user.name,
+            "password_hash": cloudconfig.password_hash(
+                password, seed=f"{session.plan.environment}/{environment.user.name}"
+            ),
+        },
+    }
+    text = cloudconfig.render_user_data(_fork_file(session.root, "user-data.j2"), names)
+    problems = cloudconfig.check_user_data(text)
+    if problems:
+        raise InputError.from_problems(problems, hint="edit user-data.j2; `./inv render` shows what becomes of it")
+    return text
