@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,11 +23,12 @@ from edgebuild.run import process, run
 Firmware = Literal["bios", "uefi"]
 Media = Literal["cd", "usb"]
 TAIL_LINES = 20
+STOP_CHECK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class BootRequest:
-    """One boot. `image` has QEMU; `log` and `screenshot` are written; `timeout` is in seconds."""
+    """One boot. `image` has QEMU; `log` and `screenshot` are written; `stop` ends it; `timeout` is in seconds."""
 
     iso: Path
     arch: str
@@ -37,6 +39,7 @@ class BootRequest:
     screenshot: Path
     user: str
     password: str
+    stop: threading.Event
     timeout: float = 900
     memory_mb: int = 2048
 
@@ -83,7 +86,7 @@ def boot_iso(request: BootRequest, *, say: Callable[[str], None]) -> BootResult:
     started = time.monotonic()
     kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
     console, code = _boot_once(request, kvm=kvm)
-    if kvm and code and console.state == "booting":
+    if kvm and code and console.state == "booting" and not request.stop.is_set():
         # Some virtual machines offer a /dev/kvm that QEMU cannot use.
         say(f"{request.firmware}, {request.media}: KVM is there but does not work; booting in emulation")
         kvm, started = False, time.monotonic()
@@ -113,7 +116,7 @@ def _boot_once(request: BootRequest, *, kvm: bool) -> tuple[Console, int]:
                 request.log.open("wb") as log,
                 process(docker_argv(request, name, folder, kvm=kvm), **pipes) as qemu,
             ):
-                for data in _output(qemu, deadline):
+                for data in _output(qemu, deadline, request.stop):
                     log.write(data)
                     if answer := console.feed(data):
                         qemu.stdin.write(answer.encode())  # type: ignore[union-attr]
@@ -126,13 +129,13 @@ def _boot_once(request: BootRequest, *, kvm: bool) -> tuple[Console, int]:
     return console, qemu.returncode
 
 
-def _output(child: subprocess.Popen[Any], deadline: float) -> Iterator[bytes]:
-    """What the child prints as it comes, until it ends or the deadline (monotonic seconds) has passed."""
+def _output(child: subprocess.Popen[Any], deadline: float, stop: threading.Event) -> Iterator[bytes]:
+    """What the child prints, until it ends, is to stop, or the deadline (monotonic seconds) has passed."""
     assert child.stdout  # noqa: S101 - a pipe was asked for
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
-        while (left := deadline - time.monotonic()) > 0:
-            if selector.select(left):
+        while not stop.is_set() and (left := deadline - time.monotonic()) > 0:
+            if selector.select(min(left, STOP_CHECK_SECONDS)):
                 data = os.read(child.stdout.fileno(), 1 << 16)
                 if not data:
                     return

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,6 +34,7 @@ def boot(session: Session, firmware: str, media: str) -> None:
         build_boot_tools(session, prepared)
         folder = session.results.folder / "boot"
         folder.mkdir(exist_ok=True)
+        stop = threading.Event()
 
         def one(way: tuple[Firmware, Media]) -> BootResult:
             name = way[0] if way[1] == "cd" else f"{way[0]}-{way[1]}"
@@ -48,6 +50,7 @@ def boot(session: Session, firmware: str, media: str) -> None:
                     screenshot=folder / f"{name}.png",
                     user=environment.user.name,
                     password=password,
+                    stop=stop,
                 ),
                 say=session.say,
             )
@@ -59,7 +62,12 @@ def boot(session: Session, firmware: str, media: str) -> None:
 
         # Emulation keeps one core busy for each guest.
         with ThreadPoolExecutor(max_workers=min(2, len(ways))) as pool:
-            list(pool.map(one, ways))
+            try:
+                list(pool.map(one, ways))
+            except KeyboardInterrupt:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def _choices(value: str, known: tuple[Any, ...], flag: str) -> tuple[Any, ...]:

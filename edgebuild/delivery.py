@@ -7,6 +7,7 @@ from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError
 from edgebuild.results import Artifact
 from edgebuild.session import Session
+from edgebuild.view import open_transfer
 
 
 def push_images(session: Session) -> None:
@@ -14,7 +15,14 @@ def push_images(session: Session) -> None:
     references = [target.tags[0] for target in session.plan.of_kind("provider-image")]
     ensure_engine(session.root, session.consent)
     session.say(f"pushing {len(references)} images to {session.environment.image.registry}")
-    pushed = registry.push(docker_client(), references, jobs=session.environment.push.jobs, say=session.say)
+    with open_transfer(references) as transfer:
+        pushed = registry.push(
+            docker_client(),
+            references,
+            jobs=session.environment.push.jobs,
+            say=transfer.say,
+            progress=transfer.progress,
+        )
     targets = {target.tags[0]: target for target in session.plan.of_kind("provider-image")}
     artifacts = [
         Artifact(

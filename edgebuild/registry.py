@@ -1,10 +1,11 @@
 """Push through the engine, and what the engine holds: on Docker's own SDK, with Docker's own credentials."""
 
+import queue
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -80,15 +81,19 @@ def push(
     *,
     jobs: int,
     say: Callable[[str], None],
+    progress: Callable[[str, int, int], None] = lambda *_: None,
     wait: Callable[[float], None] = time.sleep,
 ) -> list[Pushed]:
-    """Push all, several at a time. One that fails does not stop the others; RegistryError names them all."""
+    """Push all, several at a time. One that fails does not stop the others; RegistryError names them all.
+
+    `progress` gets the reference, the bytes sent and the bytes to send.
+    """
     done: list[Pushed] = []
     failed: dict[str, str] = {}
 
     def one(reference: str) -> None:
         try:
-            pushed = _push_one(client, reference, say, wait)
+            pushed = _push_one(client, reference, say, wait, progress)
         except RegistryError as error:
             failed[reference] = error.message
             say(f"  {reference}  failed")
@@ -102,11 +107,7 @@ def push(
         raise InputError(
             "not built yet: " + ", ".join(missing), hint="./inv build-provider-images with the same --env and --set"
         )
-    pool = ThreadPoolExecutor(max_workers=jobs)
-    try:
-        list(pool.map(one, references))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    _each(one, references, jobs)
     if failed:
         lines = "".join(f"\n  {reference}: {message}" for reference, message in sorted(failed.items()))
         login = next((reference for reference, message in failed.items() if LOGIN.search(message)), "")
@@ -118,6 +119,31 @@ def push(
             else "push again; what is there is skipped",
         )
     return sorted(done, key=lambda pushed: references.index(pushed.reference))
+
+
+def _each(action: Callable[[str], None], references: Sequence[str], jobs: int) -> None:
+    """Call `action` for each, in threads that Ctrl-C does not wait for."""
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    for reference in references:
+        waiting.put(reference)
+
+    def work() -> None:
+        while True:
+            try:
+                action(waiting.get_nowait())
+            except queue.Empty:
+                return
+            except BaseException as error:  # handed over, and raised in the caller's thread
+                finished.put(error)
+            else:
+                finished.put(None)
+
+    for _ in range(min(jobs, len(references))):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in references:
+        if error := finished.get():
+            raise error
 
 
 def _exists(client: Any, reference: str) -> bool:
@@ -132,7 +158,13 @@ class _NotThereYet(RegistryError):
     """The registry does not show what it has just taken: it may with the next answer."""
 
 
-def _push_one(client: Any, reference: str, say: Callable[[str], None], wait: Callable[[float], None]) -> Pushed:
+def _push_one(
+    client: Any,
+    reference: str,
+    say: Callable[[str], None],
+    wait: Callable[[float], None],
+    progress: Callable[[str, int, int], None],
+) -> Pushed:
     started = time.monotonic()
     image = client.api.inspect_image(reference)
     name, _, tag = reference.rpartition(":")
@@ -149,7 +181,7 @@ def _push_one(client: Any, reference: str, say: Callable[[str], None], wait: Cal
 
     known = attempt(lambda: _remote_digest(client, reference))
     skipped = bool(known) and f"{name}@{known}" in image.get("RepoDigests", [])
-    digest = known if skipped else attempt(lambda: _stream(client, name, tag))
+    digest = known if skipped else attempt(lambda: _stream(client, name, tag, progress))
     if not skipped:
         attempt(lambda: shown(digest))
     return Pushed(reference, digest, image["Size"], time.monotonic() - started, skipped=skipped)
@@ -172,13 +204,19 @@ def _patiently(
     raise AssertionError("unreachable")
 
 
-def _stream(client: Any, name: str, tag: str) -> str:
+def _stream(client: Any, name: str, tag: str, progress: Callable[[str, int, int], None]) -> str:
     """Push one tag and return the digest that the engine reports; errors in the stream are errors."""
     digest = ""
+    layers: dict[str, tuple[int, int]] = {}
     for event in client.api.push(name, tag=tag, stream=True, decode=True):
         if "error" in event:
             raise RegistryError(str(event["error"]))
         digest = (event.get("aux") or {}).get("Digest", digest)
+        detail = event.get("progressDetail") or {}
+        if "current" in detail:
+            layers[event.get("id", "")] = (detail["current"], max(detail.get("total", 0), detail["current"]))
+            sent, total = (sum(numbers) for numbers in zip(*layers.values(), strict=True))
+            progress(f"{name}:{tag}", sent, total)
     if not digest:
         raise RegistryError("the engine ended the push without a digest")
     return digest

@@ -29,9 +29,11 @@ def plan_text(plan: Plan, environment: Environment) -> str:
         lines += [f"  tag            {tag}" for tag in target.tags]
         if target.path:
             lines.append(f"  path           {target.path}")
+        if "base" in target.upstream:
+            lines.append(f"  base           {target.upstream['base']}")
         for name, image in target.upstream.items():
-            # Each image once: 58 provider images pull the same ones.
-            if (name, image) not in shown:
+            # Each of the others once: 58 provider images pull the same ones.
+            if name != "base" and (name, image) not in shown:
                 shown.add((name, image))
                 lines.append(f"  pulls          {image}  ({name})")
     return "\n".join(lines) + "\n"

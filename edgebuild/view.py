@@ -1,19 +1,18 @@
 """What the person sees while a build runs: a live table on a terminal, plain lines elsewhere."""
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
 from edgebuild.progress import BuildState, Change
-
-LONG_STEP_SECONDS = 30
 
 
 class View(Protocol):
@@ -43,7 +42,6 @@ class LiveView:
 
     def __init__(self, live: Live, targets: Sequence[str]) -> None:
         self.live, self.targets = live, targets
-        self.started = {target: time.monotonic() for target in targets}
 
     def change(self, state: BuildState, _: Change) -> None:
         self.live.update(self.table(state))
@@ -81,8 +79,6 @@ def _what(title: str) -> str:
 
 
 def _elapsed(started: object) -> Text:
-    from datetime import UTC, datetime
-
     seconds = (datetime.now(UTC) - started).total_seconds() if isinstance(started, datetime) else 0
     return Text(f"{max(seconds, 0):.0f} s")
 
@@ -96,3 +92,34 @@ def open_view(targets: Sequence[str]) -> Iterator[View]:
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield LiveView(live, targets)
+
+
+class Transfer:
+    """Lines for what ends; on a terminal also a bar for each image that is on its way."""
+
+    def __init__(self, console: Console, bars: Progress | None, references: Sequence[str]) -> None:
+        self.console, self.bars = console, bars
+        self.tasks = (
+            {each: bars.add_task(each, total=None, start=False, visible=False) for each in references} if bars else {}
+        )
+
+    def say(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
+
+    def progress(self, reference: str, sent: int, total: int) -> None:
+        if self.bars:
+            task = self.tasks[reference]
+            self.bars.start_task(task)
+            self.bars.update(task, completed=sent, total=total, visible=True)
+
+
+@contextmanager
+def open_transfer(references: Sequence[str]) -> Iterator[Transfer]:
+    """The view of a push for this process's standard error."""
+    console = Console(file=sys.stderr, markup=False, highlight=False)
+    if not console.is_terminal:
+        yield Transfer(console, None, references)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield Transfer(console, bars, references)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_an_iso_that_cannot_boot(workspace: Workspace, demo: Result, tmp_path: P
         screenshot=tmp_path / "screen.png",
         user="kairos",
         password="kairos",
+        stop=threading.Event(),
         timeout=120,
     )
     with pytest.raises(VerificationError) as caught:

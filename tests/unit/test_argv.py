@@ -1,6 +1,7 @@
 """Every program's arguments, as lists."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ REQUEST = IsoRequest(
 )
 BOOT = BootRequest(
     iso=Path("/b/x.iso"), arch="amd64", firmware="uefi", media="cd", image="qemu", log=Path("l"), screenshot=Path("s"),
-    user="kairos", password="secret",
+    user="kairos", password="secret", stop=threading.Event(),
 )  # fmt: skip
 
 
