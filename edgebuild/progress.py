@@ -12,6 +12,7 @@ from typing import Any
 TAIL_LINES = 20
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 STEP = re.compile(r"\[(?:\S+ )?(?P<stage>\S+) +(?P<step>\d+)/(?P<steps>\d+)\] (?P<what>.*)", re.DOTALL)
+EXPORT = re.compile(r"\[(?P<stage>[^\]\s]+)\] exporting to ")
 
 
 class Decoder:
@@ -114,7 +115,7 @@ class BuildState:
             step = self.steps.setdefault(vertex["digest"], Step(vertex.get("name", "")))
             before = (step.started, step.completed)
             step.name = vertex.get("name") or step.name
-            if match := STEP.match(step.name):
+            if match := STEP.match(step.name) or EXPORT.match(step.name):
                 step.stage = match["stage"]
             step.started = _time(vertex.get("started")) or step.started
             step.completed = _time(vertex.get("completed")) or step.completed

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from edgebuild.progress import BuildState, Change
+from edgebuild.progress import EXPORT, BuildState, Change
 
 
 class View(Protocol):
@@ -48,7 +48,7 @@ class LiveView:
 
     def table(self, state: BuildState) -> Table:
         """Shared stages stand above the targets that wait for them."""
-        table = Table.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, 2), expand=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         table.add_column(no_wrap=True, justify="right")
@@ -63,7 +63,7 @@ class LiveView:
                 table.add_row(Text(target, style="bold"), Text(_what(running[0].title)), _elapsed(running[0].started))
             elif any(step.error for step in steps):
                 table.add_row(Text(target, style="red"), Text("failed"), Text())
-            elif steps and all(step.completed for step in steps):
+            elif any(step.completed and EXPORT.match(step.name) for step in steps):
                 table.add_row(Text(target, style="green"), Text("built"), Text(f"{state.seconds(target):.1f} s"))
             else:
                 table.add_row(Text(target, style="dim"), Text("waits", style="dim"), Text())

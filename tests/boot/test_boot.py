@@ -57,7 +57,7 @@ def test_an_iso_that_cannot_boot(workspace: Workspace, demo: Result, tmp_path: P
         user="kairos",
         password="kairos",
         stop=threading.Event(),
-        timeout=120,
+        timeout=30,
     )
     with pytest.raises(VerificationError) as caught:
         boot_iso(request, say=print)

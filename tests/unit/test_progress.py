@@ -125,4 +125,8 @@ def test_views(width: int) -> None:
     console.print(live.table(state))
     text = console.export_text()
     assert "base-" in text
+    export = {**DONE, "digest": "sha256:3", "name": "[iso-image] exporting to image"}
+    list(state.update({"vertexes": [export]}))
+    console.print(live.table(state))
+    assert "built" in console.export_text() or width < 40
     assert all(len(line) <= width for line in text.splitlines())
