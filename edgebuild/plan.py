@@ -9,8 +9,10 @@ from edgebuild.model import Environment
 Kind = Literal["base-image", "provider-image", "installer-image", "boot-tree", "iso"]
 OS_FAMILIES = {"ubuntu": "apt", "debian": "apt", "opensuse-leap": "zypper", "sles": "zypper", "rhel": "dnf"}
 
-# What a build needs on disk, in bytes, beyond the payload: measured on the demo environment and rounded up.
-BASE_BYTES = 5 * 10**9
+# A rough estimate of what a build needs on the engine's disk, in bytes. A Kairos base is about 4 GB, and stands there
+# several times: pulled, customized, as squashfs and in the ISO. The bootstrapped Debian has 0.8 GB.
+KAIROS_BYTES = 15 * 10**9
+BOOTSTRAP_BYTES = 5 * 10**9
 VERSION_BYTES = 400 * 10**6
 
 
@@ -53,7 +55,8 @@ class Plan:
     @property
     def estimated_bytes(self) -> int:
         """Roughly what the engine's disk must hold while this is built."""
-        return BASE_BYTES + VERSION_BYTES * len(self.of_kind("provider-image"))
+        base = KAIROS_BYTES if "base" in self.targets[0].upstream else BOOTSTRAP_BYTES
+        return base + VERSION_BYTES * len(self.of_kind("provider-image"))
 
     def to_json(self) -> dict[str, Any]:
         """For programs: what `inv plan --json` prints."""

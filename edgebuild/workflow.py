@@ -19,7 +19,7 @@ from edgebuild.iso import IsoRequest, assemble
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
-from edgebuild.session import Prepared, Session, prepare
+from edgebuild.session import DEFAULT_PASSWORD, Prepared, Session, prepare
 from edgebuild.view import open_view
 
 
@@ -140,6 +140,10 @@ def _build_iso(session: Session, prepared: Prepared, staging: Path) -> Artifact:
     target = session.plan.iso
     path = staging / f"{environment.iso.name}.iso"
     session.say(f"putting together {path.name}")
+    if "user_password" not in prepared.secret_values:
+        session.say(
+            f"note: {environment.user.name} has the guide's password, {DEFAULT_PASSWORD}; set secrets.user_password"
+        )
     with tempfile.TemporaryDirectory(prefix="edgebuild-") as folder:
         user_data = Path(folder) / "user-data"
         user_data.touch(mode=0o600)

@@ -215,6 +215,29 @@ def test_interrupted(built: Workspace, arguments: list[str], sign: str, number: 
     assert "edgebuild-" not in running
 
 
+def test_interrupted_push(built: Workspace) -> None:
+    """A registry that takes the connection and says nothing."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        names = [f"edgebuild:k3s-{version}-v4.9.38-demo" for version in ("1.24.6", "1.25.2")]
+        for name in names:
+            run(["docker", "image", "tag", f"ttl.sh/{name}", f"{address}/{name}"])
+        asked = ["push", "--env", "demo", "--set", f"image.registry={address}"]
+        result = interrupt_when(built, asked, "pushing", signal.SIGINT)
+        assert result.returncode == 130, result.stdout
+        run(["docker", "image", "rm", *[f"{address}/{name}" for name in names]])
+
+
+def test_interrupted_while_the_base_is_made(built: Workspace, tmp_path: Path) -> None:
+    other = copy_repository(tmp_path / "other")
+    shutil.rmtree(other.root / "build")
+    result = interrupt_when(other, ["base-image", "--env", "demo"], "making Debian", signal.SIGINT)
+    assert result.returncode == 130, result.stdout
+    assert not list((other.root / "build/.cache").rglob("*.tar"))
+
+
 def test_a_full_disk_while_the_iso_is_written(built: Workspace, tmp_path: Path) -> None:
     """A small file system of its own for build/."""
     small = copy_repository(tmp_path / "small")
