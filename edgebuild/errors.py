@@ -53,9 +53,3 @@ class VerificationError(EdgebuildError):
     """An artifact is not what it should be."""
 
     exit_code = 5
-
-
-class InterruptedRunError(EdgebuildError):
-    """The run was stopped by Ctrl-C or SIGTERM."""
-
-    exit_code = 130

@@ -11,7 +11,7 @@ import yaml
 from edgebuild.errors import InputError
 from edgebuild.inputs import Inputs
 from edgebuild.model import Environment
-from edgebuild.plan import OS_FAMILIES, Plan, Target, image_tag, profile_values, upstream_images
+from edgebuild.plan import OS_FAMILIES, Plan, Target, profile_values, upstream_images
 
 MARKER = "# Add any other image customizations here"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -191,9 +191,3 @@ def render_profile(environment: Environment) -> str:
 def _yaml_text(value: str) -> str:
     """A text as YAML on one line, quoted only where it must be."""
     return yaml.safe_dump(value, width=10**6, default_style='"' if "{{" in value else None).split("\n")[0]
-
-
-def profile_reference(environment: Environment, kubernetes_version: str) -> str:
-    """What Palette makes of `system.uri` for one Kubernetes version: must be the built image's tag."""
-    values = profile_values(environment)
-    return f"{values['system.registry']}/{values['system.repo']}:{image_tag(environment, kubernetes_version)}"
