@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from edgebuild.errors import BuildError
@@ -21,6 +22,16 @@ def mmdebstrap_argv(suite: str, arch: str, target: Path, mirror: str) -> list[st
     return [*argv, mirror] if mirror else argv
 
 
+def missing_packages(distribution: str, *, root: bool, there: Callable[[str], object]) -> list[str]:
+    """What making the base needs here; `there` tells whether a program exists."""
+    missing = []
+    if not there("mmdebstrap"):
+        missing = ["mmdebstrap"] if distribution in DEBIAN else ["mmdebstrap", "debian-archive-keyring"]
+    if not root and not there("newuidmap"):
+        missing.append("uidmap")  # for a root file system made without being root
+    return missing
+
+
 def bootstrap_base(folder: Path, *, suite: str, arch: str, epoch: int, consent: Consent) -> Path:
     """`folder`/base.tar: a Debian root file system; made once, then kept. Raises BuildError or ToolError."""
     tar, made_from = folder / "base.tar", folder / "made-from.json"
@@ -31,9 +42,10 @@ def bootstrap_base(folder: Path, *, suite: str, arch: str, epoch: int, consent: 
     recipe = {"argv": mmdebstrap_argv(suite, arch, Path("base.tar"), own.uri if own else ""), "epoch": epoch}
     if tar.exists() and made_from.exists() and json.loads(made_from.read_text()).get("recipe") == recipe:
         return tar
-    if not shutil.which("mmdebstrap"):
-        needed = ["mmdebstrap"] if os_release.get("ID") in DEBIAN else ["mmdebstrap", "debian-archive-keyring"]
-        install(needed, "mmdebstrap is not installed; it makes the base of this environment", consent)
+    if missing := missing_packages(os_release.get("ID", ""), root=os.geteuid() == 0, there=shutil.which):
+        install(
+            missing, f"{' and '.join(missing)} not installed; the base of this environment is made with it", consent
+        )
     consent.say(f"making Debian {suite} ({arch}) from packages; this is kept for later builds")
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"partial-{os.getpid()}.tar"

@@ -190,3 +190,16 @@ def test_consent(answer: bool, environ: dict[str, str], allowed: bool) -> None:
         assert caught.value.exit_code == 3
         assert "apt-get x" in caught.value.hint
     assert bool(asked) == (not environ)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "root", "programs", "packages"),
+    [
+        ("debian", True, set(), ["mmdebstrap"]),
+        ("ubuntu", True, set(), ["mmdebstrap", "debian-archive-keyring"]),
+        ("debian", False, {"mmdebstrap"}, ["uidmap"]),
+        ("debian", False, {"mmdebstrap", "newuidmap"}, []),
+    ],
+)
+def test_what_the_bootstrap_needs(distribution: str, root: bool, programs: set[str], packages: list[str]) -> None:
+    assert bootstrap.missing_packages(distribution, root=root, there=lambda name: name in programs) == packages
