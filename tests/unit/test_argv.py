@@ -78,7 +78,7 @@ def test_arm64_has_no_bios() -> None:
 def test_containers_have_no_network_and_the_users_rights() -> None:
     user = f"{os.getuid()}:{os.getgid()}"
     for argv in (
-        iso.docker_argv(REQUEST, "name", ["xorriso"]),
+        iso.docker_argv(REQUEST, "name", ["xorriso"], output=Path("/tmp/o")),
         boot.docker_argv(BOOT, "name", Path("/tmp/x"), kvm=False),
     ):
         assert argv[:3] == ["docker", "run", "--rm"]
