@@ -16,6 +16,9 @@ STOP_SECONDS = 10.0
 
 Argv = Sequence[str | Path]
 
+# Kept, because Python warns of a running program that nobody refers to any more.
+_outliving: list[subprocess.Popen[Any]] = []
+
 
 @dataclass(frozen=True)
 class Result:
@@ -98,7 +101,9 @@ def process(
 
 def spawn(argv: Argv, *, log: IO[bytes], env: Mapping[str, str] | None = None) -> subprocess.Popen[Any]:
     """Start a program that outlives this process, in a session of its own, output to `log`."""
-    return _start(argv, env=env, cwd=None, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    child = _start(argv, env=env, cwd=None, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    _outliving.append(child)
+    return child
 
 
 def _start(argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **options: Any) -> subprocess.Popen[Any]:

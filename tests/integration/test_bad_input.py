@@ -278,57 +278,46 @@ def test_a_full_disk_while_the_iso_is_written(built: Workspace, tmp_path: Path) 
         run(["umount", small.root / "build"])
 
 
-def test_an_engine_that_dies_during_the_build(built: Workspace, bootstrapped: Path, tmp_path: Path) -> None:
-    """A second dockerd of our own, killed in the middle of a step."""
-    engine = Path(tempfile.mkdtemp(prefix="eb"))  # the path of a socket may have 104 characters
-    host = f"unix://{engine}/docker.sock"
+@contextlib.contextmanager
+def second_engine() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A dockerd of our own, to be killed: its address and its process."""
+    folder = Path(tempfile.mkdtemp(prefix="eb"))  # the path of a socket may have 104 characters
+    host = f"unix://{folder}/docker.sock"
     # In a network of its own: a second dockerd would take the bridge of the first.
-    argv = [
-        "unshare",
-        "--net",
-        "dockerd",
-        "--data-root",
-        f"{engine}/data",
-        "--exec-root",
-        f"{engine}/exec",
-        "--pidfile",
-        f"{engine}/pid",
-    ]
-    argv += ["--host", host, "--iptables=false", "--storage-driver", "overlay2"]
+    argv = ["unshare", "--net", "dockerd", "--host", host, "--iptables=false", "--storage-driver", "overlay2"]
+    argv += ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
+    try:
+        with (folder / "log").open("wb") as log, process(argv, stdout=log, stderr=log) as daemon:
+            deadline = time.monotonic() + 60
+            while run(["docker", "version"], env={"DOCKER_HOST": host}, check=False).returncode:
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.2)  # dockerd tells nobody when it is ready
+            yield host, daemon
+            daemon.kill()
+    finally:
+        run(["pkill", "-9", "-f", f"containerd.*{folder}"], check=False)
+        run(["sh", "-c", f"grep -o '{folder}[^ ]*' /proc/mounts | sort -r | xargs -r umount -l"], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_an_engine_that_dies_during_the_build(built: Workspace, tmp_path: Path) -> None:
+    """Killed in the middle of a step."""
     other = copy_repository(tmp_path / "other")
     own = other.root / "Dockerfile.j2"
-    own.write_text(own.read_text() + "RUN echo the-step-runs && tail -f /dev/null\n")
-    with (engine / "log").open("wb") as log, process(argv, stdout=log, stderr=log) as daemon:
-        deadline = time.monotonic() + 60
-        while run(["docker", "version"], env={"DOCKER_HOST": host}, check=False).returncode:
-            assert time.monotonic() < deadline, (engine / "log").read_text()
-            time.sleep(0.2)  # dockerd tells nobody when it is ready
-        # No packages: this engine's containers have no way out, and the minimal root is enough.
-        lines = (
-            own.read_text().replace('{% include "debian-bootstrap.j2" %}', "").replace('{% include "tools.j2" %}', "")
-        )
-        own.write_text(lines)
+    # No packages: this engine's containers have no way out, and the minimal root is enough.
+    text = own.read_text().replace('{% include "debian-bootstrap.j2" %}', "").replace('{% include "tools.j2" %}', "")
+    own.write_text(text + "RUN echo the-step-runs && sleep 120\n")
+    with second_engine() as (host, daemon):
 
         def kill() -> None:
             logs = other.root / "build/demo/logs"
-            while not any("the-step-runs" in file.read_text() for file in logs.glob("*")):
+            while not any("the-step-runs\n" in file.read_text() for file in logs.glob("*")):
                 time.sleep(0.2)  # another process writes the log
             daemon.kill()
 
-        killer = threading.Thread(target=kill, daemon=True)
-        killer.start()
-        fails(
-            other,
-            3,
-            "base-image",
-            "--env",
-            "demo",
-            says="the engine went away during the build",
-            env={"DOCKER_HOST": host},
-        )
-        killer.join(60)
-    run(["sh", "-c", f"grep -o '{engine}[^ ]*' /proc/mounts | sort -r | xargs -r umount -l"], check=False)
-    shutil.rmtree(engine, ignore_errors=True)
+        threading.Thread(target=kill, daemon=True).start()
+        says = "the engine went away during the build"
+        fails(other, 3, "base-image", "--env", "demo", says=says, env={"DOCKER_HOST": host})
 
 
 def test_a_second_run_waits_and_says_for_whom(built: Workspace) -> None:
