@@ -1,30 +1,46 @@
 """Push through the engine, and what the engine holds: on Docker's own SDK, with Docker's own credentials."""
 
+import contextlib
 import queue
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import docker
 import requests
 import urllib3
 
-from edgebuild.errors import InputError, RegistryError
+from edgebuild.errors import InputError, RegistryError, ToolError
 
 T = TypeVar("T")
 ATTEMPTS = 5
+STATUS = r"(?<![\w:./-])({})(?![\w./-])"  # standing alone: `:500/` is a port, `k3s-1.2-403` part of a tag
+ADDRESS = re.compile(r"https?://[^\s\"]+")  # holds names, which may read like a reason
 TRANSIENT = re.compile(
-    r"\b(429|500|502|503|504)\b|too many requests|timeout|timed out|connection re(set|fused)|broken pipe|"
-    r"unexpected EOF|\bEOF\b|internal server error|service unavailable|bad gateway|TLS handshake|temporarily",
-    re.IGNORECASE,
+    rf"(?i){STATUS.format('408|429|500|502|503|504|52[0-9]')}|too ?many ?requests|time-?out|timed out|\bEOF\b|GOAWAY|"
+    r"connection (was |is )?(reset|refused|aborted|closed)|closed network connection|broken pipe|stream error|"
+    r"internal server error|service unavailable|bad gateway|temporar(y|ily)|no route to host|unreachable|misbehaving"
 )
-LOGIN = re.compile(r"\b(401|403)\b|unauthorized|denied|authentication required|no basic auth", re.IGNORECASE)
-PERMANENT = re.compile(r"unauthorized|denied|authentication required|no basic auth|not found|invalid reference", re.I)
-ERRORS = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError)
+# What stays as it is until somebody does this.
+ADVICE = {
+    rf"{STATUS.format('401|403')}|unauthorized|denied|authentication required|no basic auth": "docker login {login}",
+    "x509|certificate|HTTPS client": "put its CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host",
+    rf"{STATUS.format('404')}|not found|not known|not exist|name (unknown|invalid)|invalid reference|no such host": (
+        "check image.registry and image.repository; some registries want {repository} created first"
+    ),
+}
+# The engine itself is gone, not the registry behind it; APIError is its answer, and one of requests' errors too.
+GONE = (requests.RequestException, urllib3.exceptions.HTTPError, docker.errors.StreamParseError)
+# Entries of an image's history that make no layer.
+METADATA = re.compile(
+    r"(/bin/sh -c #\(nop\)\s+)?"
+    r"(ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL|STOPSIGNAL|USER|VOLUME)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -50,14 +66,17 @@ class LocalImage:
 
 
 def split_reference(reference: str) -> tuple[str, str, str]:
-    """Host, repository and tag, by Docker's rules: no host means Docker Hub, no tag means latest."""
-    head, slash, rest = reference.partition("/")
-    is_host = bool(slash) and ("." in head or ":" in head or head == "localhost")
-    host, path = (head, rest) if is_host else ("docker.io", reference)
+    """Host, repository and tag, by Docker's rules: no host means Docker Hub; no tag means latest, or a digest."""
+    named, pinned, _ = reference.partition("@")
+    head, slash, rest = named.partition("/")
+    is_host = bool(slash) and ("." in head or ":" in head or head == "localhost" or head != head.lower())
+    host, path = (head, rest) if is_host else ("docker.io", named)
     repository, _, tag = path.partition(":")
+    if host == "index.docker.io":
+        host = "docker.io"
     if host == "docker.io" and "/" not in repository:
         repository = f"library/{repository}"
-    return host, repository, tag or "latest"
+    return host, repository, tag or ("" if pinned else "latest")
 
 
 def lifetime(reference: str) -> str:
@@ -72,7 +91,17 @@ def lifetime(reference: str) -> str:
 
 def is_transient(message: str) -> bool:
     """Whether trying again can help."""
-    return bool(TRANSIENT.search(message)) and not PERMANENT.search(message)
+    return bool(TRANSIENT.search(ADDRESS.sub("", message))) and not _advice("", message)
+
+
+def _advice(reference: str, message: str) -> str:
+    """What helps when this is why the reference was not pushed; empty when trying again does."""
+    host, repository, _ = split_reference(reference)
+    for pattern, advice in ADVICE.items():
+        if re.search(pattern, ADDRESS.sub("", message), re.IGNORECASE):
+            login = "" if host == "docker.io" else host
+            return advice.format(host=host, repository=repository, login=login).strip()
+    return ""
 
 
 def push(
@@ -82,18 +111,25 @@ def push(
     jobs: int,
     say: Callable[[str], None],
     progress: Callable[[str, int, int], None] = lambda *_: None,
+    attempts: int = ATTEMPTS,
     wait: Callable[[float], None] = time.sleep,
 ) -> list[Pushed]:
     """Push all, several at a time. One that fails does not stop the others; RegistryError names them all.
 
-    `progress` gets the reference, the bytes sent and the bytes to send.
+    `progress` gets the reference, the bytes sent and the bytes to send; `wait` the seconds until the next of
+    the `attempts`. Raises InputError when an image was not built, ToolError when the engine is gone.
     """
     done: list[Pushed] = []
     failed: dict[str, str] = {}
 
     def one(reference: str) -> None:
+        def pause(reason: str, number: int) -> None:
+            seconds = 2.0 ** (number - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, no secret
+            say(f"  {reference}  {reason[:120]}; again in {seconds:.0f} s ({number} of {attempts})")
+            wait(seconds)
+
         try:
-            pushed = _push_one(client, reference, say, wait, progress)
+            pushed = _push_one(client, reference, images[reference], _Patience(attempts, pause), progress)
         except RegistryError as error:
             failed[reference] = error.message
             say(f"  {reference}  failed")
@@ -102,56 +138,65 @@ def push(
         outcome = "is there already" if pushed.skipped else f"pushed in {pushed.seconds:.1f} s"
         say(f"  {reference}  {outcome}")
 
-    missing = [reference for reference in references if not _exists(client, reference)]
-    if missing:
+    images = {reference: _inspect(client, reference) for reference in references}
+    if missing := [reference for reference, image in images.items() if not image]:
         raise InputError(
             "not built yet: " + ", ".join(missing), hint="./inv build-provider-images with the same --env and --set"
         )
     _each(one, references, jobs)
     if failed:
         lines = "".join(f"\n  {reference}: {message}" for reference, message in sorted(failed.items()))
-        login = next((reference for reference, message in failed.items() if LOGIN.search(message)), "")
-        host = split_reference(login)[0] if login else ""
+        hints = filter(None, (_advice(*failure) for failure in failed.items()))
         raise RegistryError(
             f"{len(failed)} of {len(references)} images were not pushed:{lines}",
-            hint=f"docker login {'' if host == 'docker.io' else host}".strip()
-            if login
-            else "push again; what is there is skipped",
+            hint=next(hints, "push again; what is there is skipped"),
         )
     return sorted(done, key=lambda pushed: references.index(pushed.reference))
 
 
 def _each(action: Callable[[str], None], references: Sequence[str], jobs: int) -> None:
     """Call `action` for each, in threads that Ctrl-C does not wait for."""
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    pending = iter(references)
     finished: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-    for reference in references:
-        waiting.put(reference)
 
     def work() -> None:
-        while True:
+        for reference in pending:
             try:
-                action(waiting.get_nowait())
-            except queue.Empty:
-                return
+                action(reference)
             except BaseException as error:  # handed over, and raised in the caller's thread
+                list(pending)
                 finished.put(error)
             else:
                 finished.put(None)
 
     for _ in range(min(jobs, len(references))):
         threading.Thread(target=work, daemon=True).start()
-    for _ in references:
-        if error := finished.get():
-            raise error
-
-
-def _exists(client: Any, reference: str) -> bool:
     try:
-        client.api.inspect_image(reference)
-    except docker.errors.ImageNotFound:
-        return False
-    return True
+        for _ in references:
+            if error := finished.get():
+                raise error
+    finally:
+        list(pending)  # emptied after Ctrl-C, as without an engine: begin no further one
+
+
+@contextlib.contextmanager
+def _engine() -> Iterator[None]:
+    """Turn the end of the engine into ToolError; its answers pass."""
+    try:
+        yield
+    except docker.errors.APIError:
+        raise
+    except GONE as error:
+        raise ToolError(f"the engine does not answer: {error}", hint="./inv doctor") from error
+
+
+def _inspect(client: Any, reference: str) -> Any:
+    """The engine's own image; None when it has none of this name."""
+    with _engine():
+        try:
+            return client.api.inspect_image(reference)
+        except docker.errors.ImageNotFound:
+            return None
 
 
 class _NotThereYet(RegistryError):
@@ -159,55 +204,62 @@ class _NotThereYet(RegistryError):
 
 
 def _push_one(
-    client: Any,
-    reference: str,
-    say: Callable[[str], None],
-    wait: Callable[[float], None],
-    progress: Callable[[str, int, int], None],
+    client: Any, reference: str, image: Any, patience: "_Patience", progress: Callable[[str, int, int], None]
 ) -> Pushed:
     started = time.monotonic()
-    image = client.api.inspect_image(reference)
-    name, _, tag = reference.rpartition(":")
+    try:
+        known = patience.attempt(lambda: _remote_digest(client, reference))
+    except RegistryError as error:
+        if is_transient(error.message):
+            raise
+        known = ""  # a registry may refuse to be asked for what is not there: the push tells
+    if known and f"{_familiar(reference)}@{known}" in (image.get("RepoDigests") or []):
+        return Pushed(reference, known, image["Size"], time.monotonic() - started, skipped=True)
+    digest = patience.attempt(lambda: _stream(client, reference, progress))
 
-    def attempt(action: Callable[[], T]) -> T:
-        return _patiently(action, reference, say, wait)
-
-    def shown(digest: str) -> None:
+    def compare() -> None:
         found = _remote_digest(client, reference)
-        if not found:
-            raise _NotThereYet(f"pushed {digest}, but the registry has nothing under this tag")
         if found != digest:
-            raise RegistryError(f"pushed {digest}, but the registry has {found} under this tag")
+            kind = _NotThereYet if found in {"", known} else RegistryError
+            raise kind(f"pushed {digest}, but the registry has {found or 'nothing'} under this tag")
 
-    known = attempt(lambda: _remote_digest(client, reference))
-    skipped = bool(known) and f"{name}@{known}" in image.get("RepoDigests", [])
-    digest = known if skipped else attempt(lambda: _stream(client, name, tag, progress))
-    if not skipped:
-        attempt(lambda: shown(digest))
-    return Pushed(reference, digest, image["Size"], time.monotonic() - started, skipped=skipped)
+    patience.attempt(compare)
+    return Pushed(reference, digest, image["Size"], time.monotonic() - started, skipped=False)
 
 
-def _patiently(
-    action: Callable[[], T], reference: str, say: Callable[[str], None], wait: Callable[[float], None]
-) -> T:
-    """Do it, and again with growing pauses while the registry or the way to it is only out of order."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return action()
-        except (RegistryError, *ERRORS) as error:
-            message = str(getattr(error, "explanation", None) or error)
-            if attempt == ATTEMPTS or not (isinstance(error, _NotThereYet) or is_transient(message)):
-                raise RegistryError(message) from error
-            pause = 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, no secret
-            say(f"  {reference}  {message.strip()[:120]}; again in {pause:.0f} s ({attempt} of {ATTEMPTS})")
-            wait(pause)
-    raise AssertionError("unreachable")
+def _familiar(reference: str) -> str:
+    """The name as the engine keeps it: without tag, and for Docker Hub without host."""
+    host, repository, _ = split_reference(reference)
+    return repository.removeprefix("library/") if host == "docker.io" else f"{host}/{repository}"
 
 
-def _stream(client: Any, name: str, tag: str, progress: Callable[[str, int, int], None]) -> str:
+@dataclass(frozen=True)
+class _Patience:
+    """Tries again while the registry or the way to it is only out of order."""
+
+    attempts: int
+    pause: Callable[[str, int], None]  # gets the reason and the number of the attempt that failed
+
+    def attempt(self, action: Callable[[], T]) -> T:
+        """Raises RegistryError at a final failure and after the last attempt, ToolError without an engine."""
+        number = 1
+        while True:
+            try:
+                with _engine():
+                    return action()
+            except (RegistryError, ToolError, docker.errors.DockerException) as error:
+                reason = str(getattr(error, "explanation", None) or getattr(error, "message", None) or error).strip()
+                if number >= self.attempts or not (isinstance(error, _NotThereYet) or is_transient(reason)):
+                    raise error if isinstance(error, ToolError) else RegistryError(reason) from error
+            self.pause(reason, number)
+            number += 1
+
+
+def _stream(client: Any, reference: str, progress: Callable[[str, int, int], None]) -> str:
     """Push one tag and return the digest that the engine reports; errors in the stream are errors."""
     digest = ""
     layers: dict[str, tuple[int, int]] = {}
+    name, tag = _familiar(reference), split_reference(reference)[2]
     for event in client.api.push(name, tag=tag, stream=True, decode=True):
         if "error" in event:
             raise RegistryError(str(event["error"]))
@@ -216,9 +268,9 @@ def _stream(client: Any, name: str, tag: str, progress: Callable[[str, int, int]
         if "current" in detail:
             layers[event.get("id", "")] = (detail["current"], max(detail.get("total", 0), detail["current"]))
             sent, total = (sum(numbers) for numbers in zip(*layers.values(), strict=True))
-            progress(f"{name}:{tag}", sent, total)
+            progress(reference, sent, total)
     if not digest:
-        raise RegistryError("the engine ended the push without a digest")
+        raise RegistryError("the engine ended the push without a digest: unexpected EOF")
     return digest
 
 
@@ -228,41 +280,28 @@ def _remote_digest(client: Any, reference: str) -> str:
         return str(client.api.inspect_distribution(reference)["Descriptor"]["digest"])
     except docker.errors.NotFound:
         return ""
-    except docker.errors.APIError as error:
-        # A registry hides what is not there behind a refusal when nobody is logged in: the push tells.
-        if LOGIN.search(str(error)) or "manifest unknown" in str(error):
-            return ""
-        raise
 
 
-def local_images(client: Any, references: Sequence[str], *, now: float | None = None) -> list[LocalImage]:
+def local_images(client: Any, references: Sequence[str]) -> list[LocalImage]:
     """Those of the references that the engine has."""
-    found = []
-    for reference in references:
-        try:
-            found.append((reference, client.api.inspect_image(reference), client.api.history(reference)))
-        except docker.errors.ImageNotFound:
-            continue
-    shared = shared_bytes({reference: _layers(image, history) for reference, image, history in found})
-    clock = time.time() if now is None else now
+    images = {reference: image for reference in references if (image := _inspect(client, reference))}
+    with _engine():
+        layers = {reference: _layers(image, client.api.history(image["Id"])) for reference, image in images.items()}
+    shared, now = shared_bytes(layers), time.time()
     return [
-        LocalImage(
-            reference,
-            image["Id"].removeprefix("sha256:")[:12],
-            clock - _tagged(image),
-            image["Size"],
-            shared[reference],
-        )
-        for reference, image, _ in found
+        LocalImage(name, image["Id"][7:19], now - _tagged(image), image["Size"], shared[name])
+        for name, image in images.items()
     ]
 
 
 def _layers(image: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """Layer digests with their sizes, lowest first. History has entries without layer; those have no size."""
+    """Layer digests with their sizes, lowest first. The engine tells sizes in the history only, digests not there."""
     digests = image["RootFS"].get("Layers") or []
-    sizes = [int(entry["Size"]) for entry in reversed(history) if entry["Size"]]
-    # An empty layer has no size in the history: then sizes cannot be told apart, and count for the largest only.
-    return list(zip(digests, sizes, strict=False))
+    lowest_first = list(reversed(history))
+    made = [int(entry["Size"]) for entry in lowest_first if not METADATA.match(entry["CreatedBy"] or "")]
+    if len(made) != len(digests):  # another builder's words: then only what has a size is surely a layer
+        made = [int(entry["Size"]) for entry in lowest_first if entry["Size"]]
+    return list(zip(digests, made, strict=False))
 
 
 def shared_bytes(layers: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, int]:
@@ -276,7 +315,5 @@ def shared_bytes(layers: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, i
 
 def _tagged(image: Mapping[str, Any]) -> float:
     """When the engine last gave the image this tag: reproducible images carry no date of their own."""
-    from datetime import datetime
-
     text = (image.get("Metadata") or {}).get("LastTagTime") or image["Created"]
     return datetime.fromisoformat(re.sub(r"(\.\d{1,6})\d*", r"\1", text).replace("Z", "+00:00")).timestamp()
