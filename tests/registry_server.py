@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgebuild.run import process, run
 
+CUT_AFTER = 10_000  # bytes of a body
 # The htpasswd line of user `me` with password `secret-pass`.
 USERS = "me:$2b$05$DJTK7as6lChwi/sdfeGzuO3ng6aL85FCGNMKowA6X2rWoL/TjFv8y\n"
 
@@ -28,6 +29,8 @@ def install() -> None:
             ["apt-get", "install", "--yes", "--no-install-recommends", "docker-registry"],
             env={"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
         )
+        if Path("/run/systemd/system").is_dir():  # the package starts its service; the tests start their own
+            run(["systemctl", "disable", "--now", "docker-registry"])
 
 
 def free_port() -> int:
@@ -76,9 +79,10 @@ class Fault:
 
     method: str
     path: str
-    status: int  # 0: cut the connection in the middle
+    status: int  # 0: cut the connection, in the middle of the body when there is one
     times: int
-    digest: str = ""  # answer as the registry does, but with this digest
+    digest: str = ""  # answer as the registry does, but with this digest in the header
+    instead: str = ""  # answer as the registry does for this in place of `path`
 
 
 @dataclass
@@ -88,6 +92,7 @@ class Proxy:
     address: str
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)  # bytes read before each cut
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -108,11 +113,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def relay(self) -> None:
         self.proxy.asked.append(f"{self.command} {self.path}")
-        body = self._body()
         fault = self.proxy.next_fault(self.command, self.path)
         if fault and fault.status == 0:
+            if self.command in {"PATCH", "PUT"}:
+                self.proxy.taken.append(len(self.rfile.read(CUT_AFTER)))
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        body = self._body()
+        if fault and fault.instead:
+            self.path = self.path.replace(fault.path, fault.instead)
+            self._relay(body, "")
         elif fault and not fault.digest:
             self._answer(fault.status, {"Content-Type": "application/json"}, b'{"errors":[]}')
         else:

@@ -1,20 +1,36 @@
 """Push against a real registry, and through a proxy that misbehaves."""
 
 import base64
+import contextlib
 import io
 import json
+import os
+import random
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from edgebuild import registry as registries
 from edgebuild.errors import InputError, RegistryError
 from edgebuild.run import run
-from tests.registry_server import USERS, Fault, faulty_proxy, registry_server
+from tests.registry_server import CUT_AFTER, USERS, Fault, faulty_proxy, registry_server
+
+
+@pytest.fixture(autouse=True)
+def leave_no_images(engine: Any) -> Iterator[None]:
+    yield
+    for reference in _made:
+        with contextlib.suppress(docker.errors.ImageNotFound):
+            engine.api.remove_image(reference, force=True)
+    _made.clear()
+
+
+_made: list[str] = []
 
 
 def image(engine: Any, reference: str, content: bytes) -> str:
@@ -26,6 +42,7 @@ def image(engine: Any, reference: str, content: bytes) -> str:
             tar.addfile(entry, io.BytesIO(content))
         name, _, tag = reference.rpartition(":")
         engine.api.import_image_from_data(buffer.getvalue(), repository=name, tag=tag)
+    _made.append(engine.api.inspect_image(reference)["Id"])  # the name may move on to another
     return reference
 
 
@@ -80,29 +97,66 @@ def test_a_registry_that_wants_a_login(
 
     client = docker_client()
     assert not push(client, [reference], said)[0].skipped
+    assert push(client, [reference], said)[0].skipped  # asking for the digest takes the login along
     client.close()
 
 
-@pytest.mark.parametrize("status", [500, 503, 429])
-@pytest.mark.parametrize("method", ["PUT", "HEAD"])
+def test_a_credential_helper_gives_the_login(
+    engine: Any, closed_registry: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = image(engine, f"{closed_registry}/tests/helper:1", b"x")
+    answer = json.dumps({"ServerURL": closed_registry, "Username": "me", "Secret": "secret-pass"})
+    helper = tmp_path / "docker-credential-edgebuild-tests"
+    helper.write_text(f"#!/bin/sh\ncat >/dev/null\necho '{answer}'\n")
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {closed_registry: "edgebuild-tests"}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    from edgebuild.engine import docker_client
+
+    client = docker_client()
+    assert [each.skipped for _ in range(2) for each in push(client, [reference], said)] == [False, True]
+    client.close()
+
+
+# Where the engine has no patience of its own; failed uploads it tries five times, for almost a minute.
+# One round of the engine asks `/v2/` twice.
+@pytest.mark.parametrize(("method", "path", "rounds"), [("PUT", "/manifests/", 2), ("GET", "/v2/", 1)])
+@pytest.mark.parametrize("status", [500, 502, 503, 429])
 def test_transient_faults_are_tried_again(
-    engine: Any, registry: str, said: list[str], status: int, method: str
+    engine: Any, registry: str, said: list[str], status: int, method: str, path: str, rounds: int
 ) -> None:
     with faulty_proxy(registry) as proxy:
-        reference = image(engine, f"{proxy.address}/tests/flaky:1", f"{status}{method}".encode())
-        # More often than the engine's own patience with manifests, less than ours.
-        proxy.faults.append(Fault(method, "/manifests/", status, times=2))
+        reference = image(engine, f"{proxy.address}/tests/flaky-{status}:1", f"{status}{method}".encode())
+        proxy.faults.append(Fault(method, path, status, times=2))
         pushed = push(engine, [reference], said)
-    assert not pushed[0].skipped
-    assert proxy.faults[0].times == 0
+        assert not pushed[0].skipped
+        assert proxy.faults[0].times == 0
+        assert len([line for line in said if "again in" in line]) == rounds, said
+        shown = engine.api.inspect_distribution(reference.replace(proxy.address, registry))
+        assert shown["Descriptor"]["digest"] == pushed[0].digest
+
+
+def test_a_registry_that_stays_out_of_order(engine: Any, registry: str, said: list[str]) -> None:
+    with faulty_proxy(registry) as proxy:
+        reference = image(engine, f"{proxy.address}/tests/down:1", b"down")
+        proxy.faults.append(Fault("PUT", "/manifests/", 503, times=1000))
+        with pytest.raises(RegistryError, match="503 Service Unavailable") as caught:
+            push(engine, [reference], said)
+        assert len([ask for ask in proxy.asked if ask.startswith("PUT /v2/tests/down/manifests/")]) == 5
+    assert caught.value.hint == "push again; what is there is skipped"
 
 
 def test_a_connection_cut_in_a_blob(engine: Any, registry: str, said: list[str]) -> None:
     with faulty_proxy(registry) as proxy:
-        reference = image(engine, f"{proxy.address}/tests/cut:1", b"cut" * 100_000)
-        proxy.faults.append(Fault("PATCH", "/blobs/uploads/", 0, times=2))
-        assert not push(engine, [reference], said)[0].skipped
-    assert proxy.faults[0].times == 0
+        # Random, so that it does not shrink to less than what is read before the cut.
+        content = random.Random(1).randbytes(300_000)  # noqa: S311
+        reference = image(engine, f"{proxy.address}/tests/cut:1", content)
+        proxy.faults.append(Fault("PATCH", "/blobs/uploads/", 0, times=1))
+        pushed = push(engine, [reference], said)
+        assert not pushed[0].skipped
+        assert proxy.taken == [CUT_AFTER]
+        assert engine.api.inspect_distribution(reference)["Descriptor"]["digest"] == pushed[0].digest
 
 
 def test_a_refusal_is_final(engine: Any, registry: str, said: list[str]) -> None:
@@ -117,12 +171,27 @@ def test_a_refusal_is_final(engine: Any, registry: str, said: list[str]) -> None
     assert engine.api.inspect_distribution(good.replace(proxy.address, registry))
 
 
-def test_another_digest_in_the_registry(engine: Any, registry: str, said: list[str]) -> None:
+def test_another_image_under_the_tag(engine: Any, registry: str, said: list[str]) -> None:
+    """Somebody else pushes to the same tag between our push and our look."""
     with faulty_proxy(registry) as proxy:
-        reference = image(engine, f"{proxy.address}/tests/digest:1", b"digest")
-        other = "sha256:" + "0" * 64
-        proxy.faults += [Fault("HEAD", "/manifests/", 404, times=1), Fault("HEAD", "/manifests/", 200, 1000, other)]
-        with pytest.raises(RegistryError, match="not pushed"):
+        theirs = push(engine, [image(engine, f"{proxy.address}/tests/digest:theirs", b"theirs")], said)[0].digest
+        ours = image(engine, f"{proxy.address}/tests/digest:ours", b"ours")
+        proxy.faults += [
+            Fault("HEAD", "/manifests/ours", 404, times=1),
+            Fault("HEAD", "/manifests/ours", 200, times=1000, instead="/manifests/theirs"),
+        ]
+        with pytest.raises(RegistryError, match=f"but the registry has {theirs} under this tag") as caught:
+            push(engine, [ours], said)
+    assert caught.value.exit_code == 4
+    assert not [line for line in said if "again in" in line]
+
+
+def test_a_digest_in_the_header_that_nothing_stands_behind(engine: Any, registry: str, said: list[str]) -> None:
+    with faulty_proxy(registry) as proxy:
+        reference = image(engine, f"{proxy.address}/tests/forged:1", b"forged")
+        proxy.faults.append(Fault("HEAD", "/manifests/1", 200, 1000, digest="sha256:" + "0" * 64))
+        push(engine, [image(engine, f"{registry}/tests/forged:1", b"old")], said)
+        with pytest.raises(RegistryError, match="but the registry has nothing under this tag"):
             push(engine, [reference], said)
 
 
@@ -131,4 +200,16 @@ def test_local_images(engine: Any, said: list[str]) -> None:
     found = registries.local_images(engine, [*references, "edgebuild-tests/local:none"])
     assert [each.reference for each in found] == references
     assert all(0 <= each.age_seconds < 600 for each in found)
-    run(["docker", "image", "rm", *references])
+
+
+def test_what_versions_share_is_exact(engine: Any, said: list[str], tmp_path: Path) -> None:
+    """Empty layers and entries without layer stand among the shared ones, as in a provider image."""
+    (tmp_path / "base").write_bytes(b"b" * 5000)
+    common = "FROM scratch\nARG A=1\nWORKDIR /empty\nUSER root\nCOPY base /base\nWORKDIR /other\n"
+    for name, size in (("one", 70), ("two", 900)):
+        (tmp_path / name).write_bytes(b"x" * size)
+        (tmp_path / "Dockerfile").write_text(f"{common}COPY {name} /own\nLABEL version={name}\n")
+        _made.append(f"edgebuild-tests/shared:{name}")
+        run(["docker", "buildx", "build", "--quiet", "--load", "--tag", _made[-1], tmp_path])
+    found = registries.local_images(engine, list(_made))
+    assert [(each.size_bytes, each.shared_bytes) for each in found] == [(5070, 5000), (5900, 5000)]
