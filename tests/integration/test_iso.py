@@ -49,6 +49,14 @@ def test_same_input_same_bytes(request_of, tmp_path: Path) -> None:  # type: ign
     assert (owner.st_uid, owner.st_gid) == (os.getuid(), os.getgid())
 
 
+def test_the_boot_tree_lists_its_own_hashes(demo: Result) -> None:
+    """Beside the tree and not in it; complete, in C order, and true."""
+    script = "cd /boot-tree && sha256sum -c --quiet --strict ../boot-tree.sha256 && find . -type f -printf '%P\\n'"
+    found = run(["docker", "run", "--rm", "--network", "none", BOOT_TREE, "bash", "-euc", script]).stdout.split("\n")
+    listed = run(["docker", "run", "--rm", "--network", "none", BOOT_TREE, "cat", "/boot-tree.sha256"]).stdout
+    assert [line[66:] for line in listed.splitlines()] == sorted(filter(None, found))
+
+
 def test_overlay_names_arrive_as_they_are(request_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     overlay = tmp_path / "overlay"
     overlay.mkdir()
