@@ -83,6 +83,8 @@ class Fault:
     times: int
     digest: str = ""  # answer as the registry does, but with this digest in the header
     instead: str = ""  # answer as the registry does for this in place of `path`
+    body: str = ""  # answer as the registry does, but in the middle of the body: cut, stall, or other (a byte)
+    headers: dict[str, str] = field(default_factory=dict)  # further ones of the answer with `status`
 
 
 @dataclass
@@ -93,6 +95,7 @@ class Proxy:
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)  # bytes read before each cut
+    ended: threading.Event = field(default_factory=threading.Event)  # what stalls waits for it
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -123,15 +126,15 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if fault and fault.instead:
             self.path = self.path.replace(fault.path, fault.instead)
-            self._relay(body, "")
-        elif fault and not fault.digest:
-            self._answer(fault.status, {"Content-Type": "application/json"}, b'{"errors":[]}')
+            self._relay(body)
+        elif fault and not fault.digest and not fault.body:
+            self._answer(fault.status, {"Content-Type": "application/json", **fault.headers}, b'{"errors":[]}')
         else:
-            self._relay(body, fault.digest if fault else "")
+            self._relay(body, fault)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = relay
 
-    def _relay(self, body: bytes, digest: str) -> None:
+    def _relay(self, body: bytes, fault: Fault | None = None) -> None:
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
         # Accept stands there several times, and each line counts.
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -142,9 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         connection.endheaders(body)
         answer = connection.getresponse()
         found = {name: value for name, value in answer.getheaders() if name.lower() != "transfer-encoding"}
-        if digest:
-            found["Docker-Content-Digest"] = digest
-        self._answer(answer.status, found, answer.read())
+        if fault and fault.digest:
+            found["Docker-Content-Digest"] = fault.digest
+        self._answer(answer.status, found, answer.read(), fault.body if fault else "")
         connection.close()
 
     def _body(self) -> bytes:
@@ -157,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, trouble: str = "") -> None:
         self.send_response(status)
         for name, value in headers.items():
             if name.lower() != "content-length" or self.command == "HEAD":
@@ -165,8 +168,18 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        half = len(body) // 2
+        if trouble == "other":
+            body = body[:half] + bytes([body[half] ^ 1]) + body[half + 1 :]
+        self.wfile.write(body[:half] if trouble in {"cut", "stall"} else body)
+        if trouble == "stall":
+            self.wfile.flush()
+            self.proxy.ended.wait()
+        if trouble in {"cut", "stall"}:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
@@ -182,6 +195,7 @@ def faulty_proxy(upstream: str) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
+        proxy.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()
