@@ -136,8 +136,12 @@ class Transport:
         given = {**(headers or {}), **({"Authorization": known} if known else {})}
         response = self._ask(what, method, url, given, body)
         if response.status_code == 401 and ours:
-            challenge = response.headers.get("WWW-Authenticate", "")
-            if authorization := self._log_in(what, challenge, scope):
+            try:
+                authorization = self._log_in(what, response.headers.get("WWW-Authenticate", ""), scope)
+            except BaseException:
+                response.close()
+                raise
+            if authorization:
                 response.close()
                 self._authorization[scope] = authorization
                 response = self._ask(what, method, url, {**given, "Authorization": authorization}, body)
