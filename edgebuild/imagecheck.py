@@ -26,14 +26,16 @@ for file in /etc/kairos-release /etc/os-release; do
     [ -f "$file" ] && while IFS= read -r line; do fact "$file" "$line"; done < "$file"
 done
 for program in {" ".join(PROGRAMS)}; do
-    if command -v "$program" >/dev/null || [ -n "$(find /system/providers /system/discovery -name "$program" 2>/dev/null)" ]
-    then fact program "$program"; fi
+    elsewhere=$(find /system/providers /system/discovery -name "$program" 2>/dev/null)
+    if command -v "$program" >/dev/null || [ -n "$elsewhere" ]; then fact program "$program"; fi
 done
 for key in /etc/ssh/ssh_host_*_key; do [ -e "$key" ] && fact host-key "$key"; done
 [ -s /etc/machine-id ] && fact machine-id "$(head -c 32 /etc/machine-id)"
 {{ [ -e /var/lock ] || [ -L /var/lock ]; }} && fact exists /var/lock
 [ -f /etc/cos/bootargs.cfg ] && fact bootargs "$(stat -c %a /etc/cos/bootargs.cfg)"
-for unit in {" ".join(UNITS)}; do [ "$(readlink -f "/etc/systemd/system/$unit")" = /dev/null ] && fact masked "$unit"; done
+for unit in {" ".join(UNITS)}; do
+    [ "$(readlink -f "/etc/systemd/system/$unit")" = /dev/null ] && fact masked "$unit"
+done
 if command -v dpkg-query >/dev/null; then fact packages dpkg; fi
 if command -v rpm >/dev/null; then fact packages rpm; fi
 exit 0
@@ -90,10 +92,10 @@ def parse_facts(text: str) -> Facts:
 
 def image_problems(facts: Facts, *, kairos: bool, family: str) -> list[str]:
     """Everything that would keep a host from starting. `kairos`: the base is a Kairos image, not a plain Debian."""
-    return list(_problems(facts, kairos=kairos, family=family))
+    return [*_system_problems(facts, family), *(_kairos_problems(facts) if kairos else ())]
 
 
-def _problems(facts: Facts, *, kairos: bool, family: str) -> Iterator[str]:
+def _system_problems(facts: Facts, family: str) -> Iterator[str]:
     if len(facts.kernels) != 1:
         yield f"/lib/modules: one kernel must be there, and there are {', '.join(facts.kernels) or 'none'}"
     for link in ("/boot/vmlinuz", "/boot/initrd"):
@@ -107,8 +109,9 @@ def _problems(facts: Facts, *, kairos: bool, family: str) -> Iterator[str]:
         yield "/var/lock: is missing"
     masked = UNITS if family == "dnf" else UNITS[:1]
     yield from (f"{unit}: is masked" for unit in masked if unit in facts.masked)
-    if not kairos:
-        return
+
+
+def _kairos_problems(facts: Facts) -> Iterator[str]:
     for key in RELEASE_KEYS:
         if not facts.release.get(key):
             yield f"/etc/kairos-release: {key} is {'empty' if key in facts.release else 'missing'}"

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ ARTIFACTS = "artifacts.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One entry of artifacts.json: a file has a `path` (relative to the root), an image a `reference`."""
+    """One entry of artifacts.json: a file has a `path` (relative to the root), an image a `reference`.
+
+    `registry_digest` is an image's digest in the registry, once it was pushed. `contents` are an ISO's parts,
+    each with `name`, `offset`, `length` and `sha256`; `root` is what was asked of its root file system.
+    """
 
     name: str
     kind: str
@@ -32,6 +36,9 @@ class Artifact:
     seconds: float
     path: str | None = None
     reference: str | None = None
+    registry_digest: str | None = None
+    contents: Sequence[Mapping[str, Any]] | None = None
+    root: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -59,6 +66,10 @@ class Results:
         except FileNotFoundError:
             return []
         return [Artifact(**entry) for entry in entries]
+
+    def artifact(self, name: str) -> Artifact | None:
+        """The entry of this name."""
+        return next((each for each in self.artifacts() if each.name == name), None)
 
     @contextlib.contextmanager
     def lock(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -89,23 +100,27 @@ class Results:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(
-        self, staging: Path, names: Collection[str], artifacts: Sequence[Artifact] = (), *, drop: Sequence[str] = ()
+        self,
+        staging: Path,
+        names: Collection[str],
+        artifacts: Sequence[Artifact] = (),
+        *,
+        drop: Sequence[str] = (),
+        finish: Callable[[Path], None] = lambda _: None,
     ) -> None:
         """Switch to the set in `staging`.
 
         What it lacks is kept from the last set, but for the globs in `drop`, and for artifacts that are no longer in
-        `names`: those of the plan.
+        `names`: those of the plan. `finish` gets the complete set before it is shown.
         """
+        before = self.artifacts()
         replaced = {artifact.name for artifact in artifacts}
-        kept = [artifact for artifact in self.artifacts() if artifact.name in set(names) - replaced]
+        kept = [artifact for artifact in before if artifact.name in set(names) - replaced]
         entries = [artifact.to_json() for artifact in sorted([*kept, *artifacts], key=lambda each: each.name)]
         (staging / ARTIFACTS).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-        if self.current.exists():
-            for old in self.current.iterdir():
-                if not (staging / old.name).exists() and not any(old.match(pattern) for pattern in drop):
-                    shutil.copytree(old, staging / old.name, copy_function=os.link) if old.is_dir() else os.link(
-                        old, staging / old.name
-                    )
+        gone = {f"{each.name}.json" for each in before} - {f"{entry['name']}.json" for entry in entries}
+        self._keep(staging, drop=drop, gone=gone)
+        finish(staging)
         numbers = [int(path.name) for path in (self.folder / ".sets").iterdir() if path.name.isdigit()]
         chosen = self.folder / ".sets" / str(max(numbers, default=0) + 1)
         _sync(staging)
@@ -114,6 +129,20 @@ class Results:
         self._link_names(chosen)
         _sync(self.folder)
         self._remove_leftovers()
+
+    def _keep(self, staging: Path, *, drop: Sequence[str], gone: Collection[str]) -> None:
+        """Link from the last set what `staging` lacks. `gone` are names of files about artifacts that are no more."""
+        if not self.current.exists():
+            return
+        for old in self.current.resolve().rglob("*"):
+            relative = old.relative_to(self.current.resolve())
+            target = staging / relative
+            if old.is_dir() or target.exists() or any(old.match(pattern) for pattern in drop):
+                continue
+            if len(relative.parts) > 1 and old.name in gone:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(old)
 
     def _link_names(self, chosen: Path) -> None:
         names = {path.name for path in chosen.iterdir()}

@@ -17,9 +17,14 @@ PURE = [
     "cloudconfig",
     "secrets",
 ]
-PURE += ["arguments", "generated", "report", "progress", "console"]
+PURE += ["arguments", "generated", "report", "progress", "console", "imagecheck"]
 EFFECTS = [
     "run",
+    "isofile",
+    "squashfs",
+    "structure",
+    "sums",
+    "records",
     "view",
     "bake",
     "host",
