@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def process(
     `options` go to subprocess.Popen. An exception in the body, Ctrl-C among them, terminates the
     program, and kills it after STOP_SECONDS.
     """
-    child = _start(argv, env=env, cwd=cwd, **options)
+    child = _start(_ended_with_us(argv, env or {}), env=env, cwd=cwd, **options)
     try:
         yield child
         child.wait()
@@ -104,6 +105,17 @@ def spawn(argv: Argv, *, log: IO[bytes], env: Mapping[str, str] | None = None) -
     child = _start(argv, env=env, cwd=None, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     _outliving.append(child)
     return child
+
+
+def _ended_with_us(argv: Argv, env: Mapping[str, str]) -> Argv:
+    """The call, so that the kernel terminates the program when this process is killed and can do so no more itself.
+
+    Terminated, not killed: docker, buildx and mmdebstrap then end what they have started.
+    """
+    path = env.get("PATH", os.environ.get("PATH"))
+    if not (shutil.which("setpriv") and shutil.which(str(argv[0]), path=path)):
+        return argv
+    return ["setpriv", "--pdeathsig", "TERM", "--", *argv]
 
 
 def _start(argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **options: Any) -> subprocess.Popen[Any]:

@@ -106,7 +106,7 @@ def _build_images(session: Session, prepared: Prepared, staging: Path, targets: 
 
 
 def _bake(session: Session, prepared: Prepared, staging: Path, names: tuple[str, ...]) -> BakeResult:
-    log = session.results.logs / f"build-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    log = session.results.new_log("build")
     session.say(
         f"building {', '.join(names) if len(names) < 8 else f'{len(names)} images'}; log: {_shown(session, log)}"
     )

@@ -25,6 +25,7 @@ EFFECTS = [
     "structure",
     "sums",
     "records",
+    "locking",
     "view",
     "bake",
     "host",
