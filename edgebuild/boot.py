@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgebuild.console import Console
+from edgebuild.container import container_argv
 from edgebuild.errors import ToolError, VerificationError
 from edgebuild.run import process, run
 
@@ -69,14 +70,18 @@ def qemu_argv(request: BootRequest, *, kvm: bool) -> list[str]:
 
 
 def docker_argv(request: BootRequest, name: str, folder: Path, *, kvm: bool) -> list[str]:
-    """The container around QEMU: no network, and as the user who asked."""
-    argv = ["docker", "run", "--rm", "--interactive", "--name", name, "--network", "none", "--log-driver", "none"]
-    argv += ["--security-opt", "label=disable", "--user", f"{os.getuid()}:{os.getgid()}"]
+    """The container around QEMU."""
+    options = ["--interactive"]
     if kvm:
-        argv += ["--device", "/dev/kvm", "--group-add", str(Path("/dev/kvm").stat().st_gid)]
-    argv += ["--mount", f'type=bind,"source={request.iso}",target=/installer.iso,readonly']
-    argv += ["--mount", f'type=bind,"source={folder}",target=/run/boot']
-    return [*argv, request.image, *qemu_argv(request, kvm=kvm)]
+        options += ["--device", "/dev/kvm", "--group-add", str(Path("/dev/kvm").stat().st_gid)]
+    return container_argv(
+        request.image,
+        qemu_argv(request, kvm=kvm),
+        name=name,
+        read={"/installer.iso": request.iso},
+        write={"/run/boot": folder},
+        options=options,
+    )
 
 
 def boot_iso(request: BootRequest, *, say: Callable[[str], None]) -> BootResult:

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgebuild.container import container_argv
 from edgebuild.errors import BuildError
 from edgebuild.run import process, run
 
@@ -109,17 +110,18 @@ def xorriso_argv(request: IsoRequest, *, sizes: Sequence[int], keeps_menu: bool)
 
 
 def docker_argv(request: IsoRequest, name: str, command: Sequence[str], *, output: Path) -> list[str]:
-    """The container around xorriso: no network, and its output goes to the named pipe in `output`.
+    """The container around xorriso; its output goes to the named pipe in `output`.
 
     Docker's own way from a container's output to ours would copy every byte three times.
     """
-    argv = ["docker", "run", "--rm", "--name", name, "--network", "none", "--log-driver", "none"]
-    argv += ["--security-opt", "label=disable"]
-    argv += ["--user", f"{os.getuid()}:{os.getgid()}", "--env", f"SOURCE_DATE_EPOCH={request.epoch}"]
-    for target, source in mounts(request).items():
-        argv += ["--mount", f'type=bind,"source={source}",target={target},readonly']
-    argv += ["--mount", f'type=bind,"source={output}",target=/output']
-    return [*argv, request.image, "sh", "-c", f'exec "$@" > /output/{PIPE}', "sh", *command]
+    return container_argv(
+        request.image,
+        ["sh", "-c", f'exec "$@" > /output/{PIPE}', "sh", *command],
+        name=name,
+        read=mounts(request),
+        write={"/output": output},
+        options=["--env", f"SOURCE_DATE_EPOCH={request.epoch}"],
+    )
 
 
 def assemble(request: IsoRequest, path: Path) -> IsoResult:

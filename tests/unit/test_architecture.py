@@ -31,6 +31,7 @@ EFFECTS = [
     "host",
     "engine",
     "bootstrap",
+    "container",
     "iso",
     "registry",
     "transport",
