@@ -7,10 +7,13 @@ from pathlib import Path
 PURE = [
     "errors",
     "model",
+    "yamltext",
     "layers",
+    "expressions",
     "config",
     "plan",
     "inputs",
+    "quoting",
     "render",
     "grub",
     "cloudconfig_keys",
