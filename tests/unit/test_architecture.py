@@ -20,7 +20,7 @@ PURE = [
     "cloudconfig",
     "secrets",
 ]
-PURE += ["arguments", "generated", "report", "progress", "console", "imagecheck"]
+PURE += ["sbom", "arguments", "generated", "report", "progress", "console", "imagecheck"]
 EFFECTS = [
     "run",
     "isofile",
