@@ -23,7 +23,10 @@ class Task(InvokeTask):  # type: ignore[type-arg]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from edgebuild.errors import EdgebuildError
+        from edgebuild.secrets import guarded
 
+        # Left in place: the message of an error is printed after this.
+        sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             return super().__call__(*args, **kwargs)

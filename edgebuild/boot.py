@@ -1,5 +1,6 @@
 """The boot check: the ISO in QEMU, in a container without network, until its user has logged in."""
 
+import codecs
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ from edgebuild.console import Console
 from edgebuild.container import container_argv
 from edgebuild.errors import ToolError, VerificationError
 from edgebuild.run import process, run
+from edgebuild.secrets import guarded
 
 Firmware = Literal["bios", "uefi"]
 Media = Literal["cd", "usb"]
@@ -108,6 +110,7 @@ def _boot_once(request: BootRequest, *, kvm: bool) -> tuple[Console, int]:
     console = Console(request.user, request.password)
     deadline = time.monotonic() + request.timeout
     request.log.parent.mkdir(parents=True, exist_ok=True)
+    request.log.touch(mode=0o600)
     with tempfile.TemporaryDirectory(prefix="edgebuild-") as temporary:
         folder = Path(temporary)
         pipes: dict[str, Any] = {
@@ -118,15 +121,17 @@ def _boot_once(request: BootRequest, *, kvm: bool) -> tuple[Console, int]:
         }
         try:
             with (
-                request.log.open("wb") as log,
+                request.log.open("w", encoding="utf-8", newline="") as file,
                 process(docker_argv(request, name, folder, kvm=kvm), **pipes) as qemu,
             ):
+                log, decoder = guarded(file), codecs.getincrementaldecoder("utf-8")("replace")
                 for data in _output(qemu, deadline, request.stop):
-                    log.write(data)
+                    log.write(decoder.decode(data))
                     if answer := console.feed(data):
                         qemu.stdin.write(answer.encode())  # type: ignore[union-attr]
                     if console.state in {"done", "failed"}:
                         break
+                log.flush()
                 _finish(folder, request.screenshot, qemu)
                 run(["docker", "kill", name], check=False)  # whatever QMP did not reach
         finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgebuild.errors import EdgebuildError, ToolError
+from edgebuild.secrets import hidden
 
 TAIL_LINES = 20
 STOP_SECONDS = 10.0
@@ -119,8 +120,10 @@ def _ended_with_us(argv: Argv, env: Mapping[str, str]) -> Argv:
 
 
 def _start(argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **options: Any) -> subprocess.Popen[Any]:
+    # A secret's own variable is for this process only; the one program that needs its value is given it in `env`.
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden.variables}
     try:
-        return subprocess.Popen([str(part) for part in argv], env={**os.environ, **(env or {})}, cwd=cwd, **options)
+        return subprocess.Popen([str(part) for part in argv], env={**inherited, **(env or {})}, cwd=cwd, **options)
     except FileNotFoundError as error:
         if cwd and not cwd.is_dir():
             raise

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgebuild import arguments, render, report, secrets
+from edgebuild import arguments, render, report
 from edgebuild.bake import BakeRequest, BakeResult, bake
 from edgebuild.bootstrap import bootstrap_base
 from edgebuild.config import load_environment
@@ -123,7 +123,6 @@ def _bake(session: Session, prepared: Prepared, staging: Path, names: tuple[str,
                 metadata=staging / ".metadata.json",
                 builder=session.environment.builder,
                 env=environment,
-                redact=lambda text: secrets.redact(text, prepared.secret_values.values()),
             ),
             view,
         )
@@ -144,7 +143,8 @@ def _build_iso(session: Session, prepared: Prepared, staging: Path) -> Artifact:
         session.say(
             f"note: {environment.user.name} has the guide's password, {DEFAULT_PASSWORD}; set secrets.user_password"
         )
-    with tempfile.TemporaryDirectory(prefix="edgebuild-") as folder:
+    # Not in /tmp: what a killed run leaves of it goes with the next run.
+    with tempfile.TemporaryDirectory(prefix=".site-", dir=staging) as folder:
         user_data = Path(folder) / "user-data"
         user_data.touch(mode=0o600)
         user_data.write_text(prepared.user_data, encoding="utf-8")

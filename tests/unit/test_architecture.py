@@ -18,6 +18,7 @@ PURE = [
     "grub",
     "cloudconfig_keys",
     "cloudconfig",
+    "forms",
     "secrets",
 ]
 PURE += ["sbom", "arguments", "generated", "report", "progress", "console", "imagecheck"]
