@@ -119,7 +119,7 @@ def _run(run: str) -> str:
     if run.isascii() and run.isalnum():
         return run
     raw, code = run.encode(), ord(run)
-    ways = [rf"\\{{0,4}}{_literal(run)}", "".join(rf"[%=](25){{0,2}}{_hex(byte, 2)}" for byte in raw)]
+    ways = ["".join(rf"[%=](25){{0,2}}{_hex(byte, 2)}" for byte in raw)]
     ways.append("".join(rf"{BACKSLASHES}x{_hex(byte, 2)}" for byte in raw))
     ways.append("".join(rf"{BACKSLASHES}0?{byte:03o}" for byte in raw))
     if code < 0x100:
@@ -132,7 +132,8 @@ def _run(run: str) -> str:
     ways.append(rf"{BACKSLASHES}U{_hex(code, 8)}")
     if run in NAMED:
         ways.append(BACKSLASHES + NAMED[run])
-    return "(" + "|".join(dict.fromkeys([*OTHER.get(run, ()), *ways])) + ")"
+    ways = [*OTHER.get(run, ()), *ways, rf"\\{{0,4}}{_literal(run)}"]  # Python takes the first: the longer ones
+    return "(" + "|".join(dict.fromkeys(ways)) + ")"
 
 
 def _literal(character: str) -> str:
