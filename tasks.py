@@ -111,7 +111,7 @@ def iso(_: Context, env: str = "", set: list[str] | None = None) -> None:
     """Build the installer ISO and its checksum."""
     from edgebuild import workflow
 
-    workflow.build(session(env, set), ["boot-tree", "iso"])
+    workflow.build(session(env, set), ["installer-image", "boot-tree", "iso"])
 
 
 @task()

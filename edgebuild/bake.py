@@ -17,7 +17,10 @@ from edgebuild.view import View
 
 @dataclass(frozen=True, kw_only=True)
 class BakeRequest:
-    """`env` holds the values of build secrets."""
+    """`env` holds the values of build secrets.
+
+    `fresh` are stages to solve anew whatever is cached. `tags` gives targets another name than the file does.
+    """
 
     file: Path
     targets: tuple[str, ...]
@@ -25,6 +28,8 @@ class BakeRequest:
     log: Path
     metadata: Path
     builder: str = ""
+    fresh: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -42,6 +47,10 @@ def bake_argv(request: BakeRequest) -> list[str]:
     argv += ["--progress", "rawjson"]
     if request.builder:
         argv += ["--builder", request.builder]
+    if request.fresh:
+        argv += ["--set", f"*.no-cache-filter={','.join(request.fresh)}"]
+    for target, tag in request.tags.items():
+        argv += ["--set", f"{target}.tags={tag}"]
     return [*argv, *request.targets]
 
 

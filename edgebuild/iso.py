@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ PART_BYTES = 3 * 10**9  # Kairos' live system reads content in parts of this siz
 CONTENT_FOLDER = "/opt/spectrocloud/content"
 CHUNK = 1 << 20
 PIPE = "iso"
+TREE = "tree"
 POLL_SECONDS = 0.5
 MENU = "boot/grub2/grub.cfg"
 
@@ -47,12 +48,13 @@ class IsoRequest:
 
 @dataclass(frozen=True)
 class IsoResult:
-    """A written ISO; `sha256` is in hex."""
+    """A written ISO; `sha256` is in hex. `tree` has the hashes that the boot tree's files had when it was made."""
 
     path: Path
     sha256: str
     size_bytes: int
     seconds: float
+    tree: Mapping[str, str]
 
 
 def content_parts(size: int) -> list[tuple[int, int]]:
@@ -116,7 +118,7 @@ def docker_argv(request: IsoRequest, name: str, command: Sequence[str], *, outpu
     """
     return container_argv(
         request.image,
-        ["sh", "-c", f'exec "$@" > /output/{PIPE}', "sh", *command],
+        ["sh", "-c", f'cp /boot-tree.sha256 /output/{TREE} && exec "$@" > /output/{PIPE}', "sh", *command],
         name=name,
         read=mounts(request),
         write={"/output": output},
@@ -135,6 +137,7 @@ def assemble(request: IsoRequest, path: Path) -> IsoResult:
         with tempfile.TemporaryFile() as messages, tempfile.TemporaryDirectory(prefix="edgebuild-") as folder:
             argv = docker_argv(request, name, command, output=Path(folder))
             digest, size = _stream(argv, Path(folder) / PIPE, path, messages.fileno())
+            tree = _tree(Path(folder) / TREE)
             messages.seek(0)
             said = messages.read().decode(errors="replace")
         if digest is None:
@@ -146,7 +149,13 @@ def assemble(request: IsoRequest, path: Path) -> IsoResult:
             raise BuildError(f"{path}: cannot be written: {error.strerror}") from error
         raise
     path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n", encoding="ascii")
-    return IsoResult(path, digest, size, time.monotonic() - started)
+    return IsoResult(path, digest, size, time.monotonic() - started, tree)
+
+
+def _tree(file: Path) -> dict[str, str]:
+    """The lines of sha256sum that the boot tree was made with; a container that did not start has written none."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _stream(argv: Sequence[str], pipe: Path, path: Path, messages: int) -> tuple[str | None, int]:

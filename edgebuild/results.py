@@ -19,6 +19,7 @@ from typing import Any
 
 from edgebuild.errors import BuildError, VerificationError
 from edgebuild.locking import locked
+from edgebuild.records import Records
 
 ARTIFACTS = "artifacts.json"
 # What the disk answers when it cannot take any more, or nothing at all.
@@ -58,6 +59,10 @@ class Results:
     @property
     def logs(self) -> Path:
         return self.folder / "logs"
+
+    @property
+    def records(self) -> Records:
+        return Records(self.folder / "records")
 
     @property
     def current(self) -> Path:
@@ -132,7 +137,7 @@ class Results:
         kept = [artifact for artifact in before if artifact.name in set(names) - replaced]
         entries = [artifact.to_json() for artifact in sorted([*kept, *artifacts], key=lambda each: each.name)]
         (staging / ARTIFACTS).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-        gone = {f"{each.name}.json" for each in before} - {f"{entry['name']}.json" for entry in entries}
+        gone = {each.name for each in before} - {entry["name"] for entry in entries}
         self._keep(staging, drop=drop, gone=gone)
         finish(staging)
         _sync_all(staging)
@@ -143,7 +148,7 @@ class Results:
         self._remove_leftovers()
 
     def _keep(self, staging: Path, *, drop: Sequence[str], gone: Collection[str]) -> None:
-        """Link from the last set what `staging` lacks. `gone` are names of files about artifacts that are no more."""
+        """Link from the last set what `staging` lacks. `gone` are artifacts that are no more, and their documents."""
         if not self.current.exists():
             return
         for old in self.current.resolve().rglob("*"):
@@ -151,7 +156,7 @@ class Results:
             target = staging / relative
             if old.is_dir() or target.exists() or any(old.match(pattern) for pattern in drop):
                 continue
-            if len(relative.parts) > 1 and old.name in gone:
+            if len(relative.parts) > 1 and old.name.partition(".")[0] in gone:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(old)

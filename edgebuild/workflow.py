@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgebuild import arguments, render, report
+from edgebuild import arguments, gate, render, report
 from edgebuild.bake import BakeRequest, BakeResult, bake
 from edgebuild.bootstrap import bootstrap_base
 from edgebuild.config import load_environment
@@ -21,6 +21,8 @@ from edgebuild.results import Artifact
 from edgebuild.run import run
 from edgebuild.session import DEFAULT_PASSWORD, Prepared, Session, prepare
 from edgebuild.view import open_view
+
+BOOT_TREE_STAGES = ("boot-tree-files", "boot-tree")
 
 
 def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> None:
@@ -36,8 +38,9 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
         with session.results.staging() as staging:
             _write_texts(prepared.texts, staging / "inputs")
             artifacts = _build_images(session, prepared, staging, [each for each in targets if each.kind != "iso"])
+            gate.check_images(session, artifacts)
             if "iso" in kinds:
-                artifacts.append(_build_iso(session, prepared, staging))
+                artifacts.append(_build_sound_iso(session, prepared, staging, artifacts))
             if "provider-image" in kinds:
                 profile_text = render.render_profile(session.environment)
                 (staging / "cluster-profile.yaml").write_text(profile_text, encoding="utf-8")
@@ -87,25 +90,30 @@ def _write_texts(texts: Mapping[str, str], folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _build_images(session: Session, prepared: Prepared, staging: Path, targets: Sequence[Target]) -> list[Artifact]:
+def _build_images(
+    session: Session, prepared: Prepared, staging: Path, targets: Sequence[Target], *, fresh: tuple[str, ...] = ()
+) -> list[Artifact]:
     """One BuildKit call for all of them."""
     names = tuple(target.name for target in targets)
-    result = _bake(session, prepared, staging, names)
-    sizes = _image_sizes([target.tags[0] for target in targets])
+    result = _bake(session, prepared, staging, names, fresh=fresh)
+    # By digest: another clone of the repository may give the tag to an image of its own at any time.
+    sizes = _image_sizes([result.digests[name] for name in names])
     return [
         Artifact(
             name=target.name,
             kind=target.kind,
             reference=target.tags[0],
-            digest=result.digests.get(target.name, ""),
-            size_bytes=sizes[target.tags[0]],
+            digest=result.digests[target.name],
+            size_bytes=sizes[result.digests[target.name]],
             seconds=round(result.seconds.get(target.name, 0.0), 2),
         )
         for target in targets
     ]
 
 
-def _bake(session: Session, prepared: Prepared, staging: Path, names: tuple[str, ...]) -> BakeResult:
+def _bake(
+    session: Session, prepared: Prepared, staging: Path, names: tuple[str, ...], *, fresh: tuple[str, ...] = ()
+) -> BakeResult:
     log = session.results.new_log("build")
     session.say(
         f"building {', '.join(names) if len(names) < 8 else f'{len(names)} images'}; log: {_shown(session, log)}"
@@ -122,19 +130,33 @@ def _bake(session: Session, prepared: Prepared, staging: Path, names: tuple[str,
                 log=log,
                 metadata=staging / ".metadata.json",
                 builder=session.environment.builder,
+                fresh=fresh,
                 env=environment,
             ),
             view,
         )
 
 
-def _image_sizes(tags: Sequence[str]) -> dict[str, int]:
-    output = run(["docker", "image", "inspect", "--format", "{{.Size}}", *tags]).stdout
-    return dict(zip(tags, map(int, output.split()), strict=True))
+def _image_sizes(digests: Sequence[str]) -> dict[str, int]:
+    output = run(["docker", "image", "inspect", "--format", "{{.Size}}", *digests]).stdout
+    return dict(zip(digests, map(int, output.split()), strict=True))
 
 
-def _build_iso(session: Session, prepared: Prepared, staging: Path) -> Artifact:
-    """The ISO from the boot tree and this site's files."""
+def _build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifacts: Sequence[Artifact]) -> Artifact:
+    """The ISO, checked; where the engine has damaged the boot tree since it was made, from one made anew."""
+    boot_tree = next(each for each in artifacts if each.kind == "boot-tree")
+    try:
+        return _build_iso(session, prepared, staging, boot_tree.digest)
+    except gate.DamagedBootTree as error:
+        session.say(f"{error.message}; making it anew")
+    (staging / f"{session.environment.iso.name}.iso").unlink()
+    targets = session.plan.of_kind("boot-tree")
+    [boot_tree] = _build_images(session, prepared, staging, targets, fresh=BOOT_TREE_STAGES)
+    return _build_iso(session, prepared, staging, boot_tree.digest)
+
+
+def _build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: str) -> Artifact:
+    """The ISO from the boot tree (an image's digest) and this site's files, checked."""
     environment, inputs, root = session.environment, prepared.inputs, session.root
     target = session.plan.iso
     path = staging / f"{environment.iso.name}.iso"
@@ -148,19 +170,18 @@ def _build_iso(session: Session, prepared: Prepared, staging: Path) -> Artifact:
         user_data = Path(folder) / "user-data"
         user_data.touch(mode=0o600)
         user_data.write_text(prepared.user_data, encoding="utf-8")
-        result = assemble(
-            IsoRequest(
-                image=session.plan.boot_tree.tags[0],
-                arch=environment.os.arch,
-                grub_cfg=staging / "inputs/grub.cfg",
-                user_data=user_data,
-                content=tuple(root / each for each in inputs.content),
-                cluster_definition=root / inputs.cluster_definition if inputs.cluster_definition else None,
-                overlay=root / "overlay/files-iso" if inputs.overlay_iso else None,
-                epoch=environment.iso.epoch,
-            ),
-            path,
+        request = IsoRequest(
+            image=boot_tree,
+            arch=environment.os.arch,
+            grub_cfg=staging / "inputs/grub.cfg",
+            user_data=user_data,
+            content=tuple(root / each for each in inputs.content),
+            cluster_definition=root / inputs.cluster_definition if inputs.cluster_definition else None,
+            overlay=root / "overlay/files-iso" if inputs.overlay_iso else None,
+            epoch=environment.iso.epoch,
         )
+        result = assemble(request, path)
+        found = gate.check_iso_of(session, request, result)
     return Artifact(
         name=target.name,
         kind=target.kind,
@@ -168,6 +189,7 @@ def _build_iso(session: Session, prepared: Prepared, staging: Path) -> Artifact:
         digest=f"sha256:{result.sha256}",
         size_bytes=result.size_bytes,
         seconds=round(result.seconds, 2),
+        **found,
     )
 
 

@@ -46,7 +46,7 @@ EFFECTS = [
     "results",
     "session",
 ]
-ORDER = [*PURE, *EFFECTS, "delivery", "workflow", "checking", "validate"]
+ORDER = [*PURE, *EFFECTS, "gate", "delivery", "workflow", "checking", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
 
 
