@@ -168,13 +168,38 @@ def images(_: Context, env: str = "", set: list[str] | None = None) -> None:
         **ENV,
         "firmware": "bios, uefi or both (default: both)",
         "media": "cd, usb or both (default: cd)",
+        "again": "also boot what has booted before, unchanged",
     }
 )
-def boot(_: Context, env: str = "", set: list[str] | None = None, firmware: str = "both", media: str = "cd") -> None:
+def boot(
+    _: Context,
+    env: str = "",
+    set: list[str] | None = None,
+    firmware: str = "both",
+    media: str = "cd",
+    again: bool = False,
+) -> None:
     """Boot the ISO in QEMU and log in with the user of the user-data."""
     from edgebuild import checking
 
-    checking.boot(session(env, set), firmware, media)
+    checking.boot(session(env, set), firmware, media, again=again)
+
+
+@task(
+    help={
+        **ENV,
+        "path": "an ISO, or a folder with results, instead of an environment: needs no engine and no network",
+        "registry": "also read every pushed image from the registry (--no-registry: leave it out)",
+    },
+)
+def verify(_: Context, path: str = "", env: str = "", set: list[str] | None = None, registry: bool = True) -> None:
+    """Check what was built, whole and in every part: files, ISO, images in engine and registry."""
+    from edgebuild import checking
+
+    if path:
+        checking.verify_path(Path(path))
+    else:
+        checking.verify(session(env, set), registry=registry)
 
 
 @task()
@@ -257,6 +282,7 @@ ns = Collection(
     render,
     images,
     boot,
+    verify,
     doctor,
     clean,
     test,

@@ -4,12 +4,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgebuild.errors import VerificationError
-from edgebuild.imagecheck import FACTS, INITRD, Facts, image_problems, initrd_problems, parse_facts
+from edgebuild.imagecheck import FACTS, INITRD, image_problems, initrd_problems, parse_facts
 from edgebuild.iso import CONTENT_FOLDER, IsoRequest, IsoResult, content_parts
 from edgebuild.isofile import AREA_PADDING, Iso, digest, read_iso
 from edgebuild.plan import OS_FAMILIES
@@ -33,29 +33,22 @@ def image_argv(image: str, script: str) -> list[str]:
     return [*argv, "--user", "0:0", "--entrypoint", "/bin/sh", image, "-c", script]
 
 
-@dataclass(frozen=True)
-class CheckedImage:
-    """An OS image that passed: what is in it. `packages` is the text that its package manager gave."""
-
-    facts: Facts
-    packages: str
-
-
 def check_images(session: Session, artifacts: Sequence[Artifact]) -> None:
-    """Check every OS image among these. What has passed before is not looked at again.
-
-    Raises VerificationError that names every problem of every image.
-    """
-    records = session.results.records
-    images = [each for each in artifacts if each.kind in OS_KINDS and not records.get("images", each.digest)]
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        found = list(pool.map(lambda image: _problems(session, image), images))
-    problems = [f"{image.name}: {problem}" for image, own in zip(images, found, strict=True) for problem in own]
-    if problems:
+    """Check every OS image among these. Raises VerificationError that names every problem of every image."""
+    if problems := images_problems(session, artifacts):
         raise VerificationError(
             "not fit for a host:\n  " + "\n  ".join(problems),
             hint="earlier results are as they were; look at os.base_image, overlay/ and your lines of Dockerfile.j2",
         )
+
+
+def images_problems(session: Session, artifacts: Sequence[Artifact]) -> list[str]:
+    """Everything wrong with the OS images among these. What has passed before is not looked at again."""
+    records = session.results.records
+    images = [each for each in artifacts if each.kind in OS_KINDS and not records.get("images", each.digest)]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        found = list(pool.map(lambda image: _problems(session, image), images))
+    return [f"{image.name}: {problem}" for image, own in zip(images, found, strict=True) for problem in own]
 
 
 def _problems(session: Session, image: Artifact) -> list[str]:
@@ -81,11 +74,11 @@ def _problems(session: Session, image: Artifact) -> list[str]:
 def check_iso_of(session: Session, request: IsoRequest, result: IsoResult) -> dict[str, Any]:
     """Check an ISO that was just written against all that it was made from.
 
-    Returns what artifacts.json keeps of it: `contents` and `root`. Raises DamagedBootTree, VerificationError.
+    Returns what artifacts.json keeps of it: `contents` and `asked`. Raises DamagedBootTree, VerificationError.
     """
     iso = read_iso(result.path)
-    root = {"compressor": COMPRESSORS[session.environment.iso.compression], "block_size": BLOCK_SIZE}
-    expected = Expected(arch=request.arch, label=LABEL, **root)  # type: ignore[arg-type]
+    compressor = COMPRESSORS[session.environment.iso.compression]
+    expected = Expected(arch=request.arch, label=LABEL, compressor=compressor, block_size=BLOCK_SIZE)
     contents = _contents(result.path, iso)
     found = {part["name"]: part["sha256"] for part in contents}
     tree = _tree_files(request, result)
@@ -105,7 +98,8 @@ def check_iso_of(session: Session, request: IsoRequest, result: IsoResult) -> di
             f"{result.path.name} is not what it should be:\n  " + "\n  ".join(problems),
             hint="the earlier ISO is as it was",
         )
-    return {"contents": contents, "root": root}
+    asked = {name: value for name, value in asdict(expected).items() if value}
+    return {"contents": contents, "asked": asked}
 
 
 class DamagedBootTree(VerificationError):

@@ -32,7 +32,7 @@ class Artifact:
     """One entry of artifacts.json: a file has a `path` (relative to the root), an image a `reference`.
 
     `registry_digest` is an image's digest in the registry, once it was pushed. `contents` are an ISO's parts,
-    each with `name`, `offset`, `length` and `sha256`; `root` is what was asked of its root file system.
+    each with `name`, `offset`, `length` and `sha256`; `asked` is what it should be (structure.Expected).
     """
 
     name: str
@@ -44,7 +44,7 @@ class Artifact:
     reference: str | None = None
     registry_digest: str | None = None
     contents: Sequence[Mapping[str, Any]] | None = None
-    root: Mapping[str, Any] | None = None
+    asked: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if value is not None}

@@ -19,6 +19,7 @@ from edgebuild.iso import IsoRequest, assemble
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
+from edgebuild.seal import publish
 from edgebuild.session import DEFAULT_PASSWORD, Prepared, Session, prepare
 from edgebuild.view import open_view
 
@@ -45,7 +46,7 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
                 profile_text = render.render_profile(session.environment)
                 (staging / "cluster-profile.yaml").write_text(profile_text, encoding="utf-8")
             drop = ("*.iso", "*.iso.sha256") if "iso" in kinds else ()
-            session.results.publish(staging, session.plan.names, artifacts, drop=drop)
+            publish(session, staging, artifacts, drop=drop)
     if push:
         push_images(session)
     _report(session, kinds, artifacts, time.monotonic() - started)
@@ -218,7 +219,7 @@ def render_inputs(session: Session) -> None:
     prepared = prepare(session, with_secrets=False)
     with session.results.lock(session.say), session.results.staging() as staging:
         _write_texts(prepared.texts, staging / "inputs")
-        session.results.publish(staging, session.plan.names)
+        publish(session, staging)
     for name in prepared.texts:
         sys.stdout.write(f"build/{session.plan.environment}/inputs/{name}\n")
 
@@ -228,7 +229,7 @@ def profile(session: Session) -> None:
     text = render.render_profile(session.environment)
     with session.results.lock(session.say), session.results.staging() as staging:
         (staging / "cluster-profile.yaml").write_text(text, encoding="utf-8")
-        session.results.publish(staging, session.plan.names)
+        publish(session, staging)
     sys.stdout.write(text)
     session.say(f"written to build/{session.plan.environment}/cluster-profile.yaml")
 

@@ -204,7 +204,7 @@ def interrupt_when(workspace: Workspace, arguments: list[str], sign: str, number
     [
         (["build-all-images", "--env", "demo", "--set", "os.packages=[hello]"], "building"),
         (["build-all-images", "--env", "demo"], "putting together"),
-        (["boot", "--env", "demo", "--firmware", "bios"], "booting by"),
+        (["boot", "--env", "demo", "--firmware", "bios", "--again"], "booting by"),
     ],
 )
 def test_interrupted(built: Workspace, arguments: list[str], sign: str, number: int) -> None:

@@ -46,7 +46,7 @@ EFFECTS = [
     "results",
     "session",
 ]
-ORDER = [*PURE, *EFFECTS, "gate", "delivery", "workflow", "checking", "validate"]
+ORDER = [*PURE, *EFFECTS, "seal", "gate", "verify", "delivery", "workflow", "checking", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
 
 
