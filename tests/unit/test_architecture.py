@@ -24,6 +24,7 @@ PURE = [
 PURE += ["sbom", "arguments", "generated", "report", "progress", "console", "imagecheck"]
 EFFECTS = [
     "run",
+    "signing",
     "isofile",
     "squashfs",
     "structure",
