@@ -146,7 +146,9 @@ def assemble(request: IsoRequest, path: Path) -> IsoResult:
         path.unlink(missing_ok=True)
         run(["docker", "rm", "--force", name], check=False)
         if isinstance(error, OSError):
-            raise BuildError(f"{path}: cannot be written: {error.strerror}") from error
+            raise BuildError(
+                f"{path}: cannot be written: {error.strerror}", hint="make room, or clean: ./inv clean --env NAME"
+            ) from error
         raise
     path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n", encoding="ascii")
     return IsoResult(path, digest, size, time.monotonic() - started, tree)

@@ -132,7 +132,7 @@ class Results:
         What it lacks is kept from the last set, but for the globs in `drop`, and for artifacts that are no longer in
         `names`: those of the plan. `finish` gets the complete set before it is shown.
         """
-        before = self._readable()
+        before = self.readable_artifacts()
         replaced = {artifact.name for artifact in artifacts}
         kept = [artifact for artifact in before if artifact.name in set(names) - replaced]
         entries = [artifact.to_json() for artifact in sorted([*kept, *artifacts], key=lambda each: each.name)]
@@ -161,7 +161,7 @@ class Results:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(old)
 
-    def _readable(self) -> list[Artifact]:
+    def readable_artifacts(self) -> list[Artifact]:
         """The last set's entries, but for a damaged list: that was said when the lock was taken."""
         try:
             return self.artifacts()

@@ -20,6 +20,8 @@ Argv = Sequence[str | Path]
 
 # Kept, because Python warns of a running program that nobody refers to any more.
 _outliving: list[subprocess.Popen[Any]] = []
+# Those of `process`, in every thread; each is there until it has ended.
+_running: list[subprocess.Popen[Any]] = []
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,15 @@ def process(
     program, and kills it after STOP_SECONDS.
     """
     child = _start(_ended_with_us(argv, env or {}), env=env, cwd=cwd, **options)
+    _running.append(child)
     try:
         yield child
         child.wait()
     except BaseException:
-        _stop(child)
+        stop(child)
         raise
     finally:
+        _running.remove(child)
         for pipe in (child.stdin, child.stdout, child.stderr):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
@@ -132,7 +136,13 @@ def _start(argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **opt
         raise ToolError(f"`{argv[0]}` may not be run: {error.strerror}") from error
 
 
-def _stop(child: subprocess.Popen[Any]) -> None:
+def running() -> list[subprocess.Popen[Any]]:
+    """The programs that this process waits for just now."""
+    return list(_running)
+
+
+def stop(child: subprocess.Popen[Any]) -> None:
+    """Terminate a program, and kill it when it does not end within STOP_SECONDS."""
     if child.poll() is not None:
         return
     child.terminate()

@@ -8,13 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgebuild import arguments, gate, render, report
+from edgebuild import arguments, gate, render, report, space
 from edgebuild.bake import BakeRequest, BakeResult, bake
 from edgebuild.bootstrap import bootstrap_base
 from edgebuild.config import load_environment
 from edgebuild.delivery import push_images
 from edgebuild.engine import ensure_engine, probe
-from edgebuild.errors import BuildError, InputError, VerificationError
+from edgebuild.errors import InputError, VerificationError
 from edgebuild.iso import IsoRequest, assemble
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
@@ -34,9 +34,10 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
     started = time.monotonic()
     with session.results.lock(session.say):
         ensure_engine(session.root, session.consent)
-        _check_space(session)
+        disks = space.disks(session, prepared.inputs, iso="iso" in kinds)
+        space.check(disks)
         _bootstrap(session)
-        with session.results.staging() as staging:
+        with space.watched(disks), session.results.staging() as staging:
             _write_texts(prepared.texts, staging / "inputs")
             artifacts = _build_images(session, prepared, staging, [each for each in targets if each.kind != "iso"])
             gate.check_images(session, artifacts)
@@ -59,18 +60,6 @@ def build_boot_tools(session: Session, prepared: Prepared) -> None:
     with session.results.staging() as staging:
         _write_texts(prepared.texts, staging / "inputs")
         _bake(session, prepared, staging, (render.BOOT_TOOLS,))
-
-
-def _check_space(session: Session) -> None:
-    """Refuse before the first step what the disk cannot hold."""
-    docker_root = Path(run(["docker", "info", "--format", "{{.DockerRootDir}}"]).stdout.strip())
-    needed = session.plan.estimated_bytes
-    for folder in (docker_root, session.results.folder):
-        if folder.exists() and (free := shutil.disk_usage(folder).free) < needed:
-            raise BuildError(
-                f"{folder}: {report.size(free)} are free, and this build may need {report.size(needed)}",
-                hint="docker system df; docker builder prune; ./inv clean --env NAME",
-            )
 
 
 def _bootstrap(session: Session) -> None:

@@ -46,6 +46,7 @@ EFFECTS = [
     "doctor",
     "results",
     "session",
+    "space",
 ]
 ORDER = [*PURE, *EFFECTS, "seal", "gate", "verify", "delivery", "workflow", "checking", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
