@@ -6,7 +6,6 @@ from edgebuild import registry, report
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError
 from edgebuild.results import Artifact
-from edgebuild.seal import publish
 from edgebuild.session import Session
 from edgebuild.view import open_transfer
 
@@ -37,7 +36,7 @@ def push_images(session: Session) -> None:
         for each in pushed
     ]
     with session.results.lock(session.say), session.results.staging() as staging:
-        publish(session, staging, artifacts)
+        session.results.publish(staging, session.plan.names, artifacts)
     for each in pushed:
         sys.stdout.write(f"{each.reference}@{each.digest}\n")
     if note := registry.lifetime(references[0]):

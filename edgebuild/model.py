@@ -3,11 +3,13 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
 PATH_PART = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")  # OCI distribution specification
 TAG = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
+FIXED_EPOCH = 1704067200  # 2024-01-01: where no commit tells the date, and where no commit may change it
+EPOCHS = range(315532800, 4102444801)  # 1980, where FAT begins, to 2100
 REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
 
 
@@ -81,6 +83,15 @@ def _versions(value: Any) -> Any:
     return _tuple(value)
 
 
+def _check_epoch(value: Any) -> Any:
+    """`commit` as 0, which is no date."""
+    if value == "commit":
+        return 0
+    if type(value) is int and value in EPOCHS:
+        return value
+    raise ValueError(f"expected commit, or seconds since 1970 from {EPOCHS[0]} to {EPOCHS[-1]}")
+
+
 Version = Annotated[str, BeforeValidator(_text_if_number), _pattern(r"[0-9]+(\.[0-9]+)*", "a version such as 22.04")]
 KubernetesVersion = Annotated[str, _pattern(r"[0-9]+\.[0-9]+\.[0-9]+", "a version such as 1.33.6")]
 Package = Annotated[str, _pattern(r"[A-Za-z0-9][A-Za-z0-9+._:~=-]*", "a package name")]
@@ -91,6 +102,13 @@ Secret = Annotated[str, AfterValidator(_check_secret)]
 RelativePath = Annotated[str, AfterValidator(_check_relative)]
 Packages = Annotated[tuple[Package, ...], BeforeValidator(_tuple)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+Epoch = Annotated[
+    int,
+    BeforeValidator(_check_epoch),
+    WithJsonSchema(
+        {"anyOf": [{"const": "commit"}, {"type": "integer", "minimum": EPOCHS[0], "maximum": EPOCHS[-1]}]}
+    ),
+]
 KubernetesVersions = Annotated[tuple[KubernetesVersion, ...], BeforeValidator(_tuple)]
 
 
@@ -131,7 +149,12 @@ class Iso(Section):
     cluster_definition: RelativePath
     interactive: bool
     kernel_arguments: Annotated[tuple[KernelArgument, ...], BeforeValidator(_tuple)]
-    epoch: Annotated[int, Field(ge=315532800, le=4102444800)]  # FAT knows no date before 1980
+    epoch_: Annotated[Epoch, Field(alias="epoch")]
+
+    @property
+    def epoch(self) -> int:
+        """Seconds since 1970: every date in boot tree and ISO. A fixed one where no commit has told it."""
+        return self.epoch_ or FIXED_EPOCH
 
 
 class User(Section):
@@ -159,11 +182,6 @@ class Proxy(Section):
 
 class Push(Section):
     jobs: Annotated[int, Field(ge=1, le=64)]
-
-
-class Signing(Section):
-    key: Secret
-    password: Secret
 
 
 class Images(Section):
@@ -237,7 +255,6 @@ class Environment(Section):
     registries: Registries
     proxy: Proxy
     push: Push
-    signing: Signing
     builder: Annotated[str, _pattern(r"[A-Za-z0-9._-]*", "the name of a buildx builder")]
     architectures: Texts
     components: dict[str, Any]

@@ -1,16 +1,16 @@
 """Plan and environment in, text out: Dockerfile, bake file, boot menu, cluster profile. Pure."""
 
 import json
+import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jinja2
 import yaml
 
-from edgebuild import quoting
 from edgebuild.errors import InputError
 from edgebuild.inputs import Inputs
-from edgebuild.model import Environment
+from edgebuild.model import FIXED_EPOCH, Environment
 from edgebuild.plan import OS_FAMILIES, Plan, Target, profile_values, upstream_images
 
 MARKER = "# Add any other image customizations here"
@@ -38,8 +38,6 @@ def render_dockerfile(plan: Plan, environment: Environment, inputs: Inputs, sour
         raise InputError(f"{error.name}:{error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
         raise InputError(f"{_template_line(error)}: {error}") from error
-    except ValueError as error:
-        raise InputError(f"{_template_line(error)}: {error}") from error
     return _without_blank_runs(text)
 
 
@@ -52,14 +50,13 @@ def template_environment(fork: dict[str, str] | None = None) -> jinja2.Environme
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["sh"] = quoting.shell
-    environment.filters["dockerfile"] = quoting.dockerfile_word
-    environment.filters["grub"] = quoting.grub
-    environment.filters["copied_to"] = quoting.dockerfile_copy
+    environment.filters["sh"] = shlex.quote
+    environment.filters["json"] = json.dumps
+    environment.filters["grub"] = lambda text: "'" + text.replace("'", "'\\''") + "'"
     return environment
 
 
-def _template_line(error: Exception) -> str:
+def _template_line(error: jinja2.TemplateError) -> str:
     frames = []
     trace = error.__traceback__
     while trace:
@@ -72,7 +69,7 @@ def _template_line(error: Exception) -> str:
 
 def _without_blank_runs(text: str) -> str:
     # A blank line after each script: hadolint reads no instruction right behind one.
-    lines = [line.rstrip() for line in text.strip().replace("\nEOF\n", "\nEOF\n\n").split("\n")]
+    lines = [line.rstrip() for line in text.strip().replace("\nEOF\n", "\nEOF\n\n").splitlines()]
     kept = [line for number, line in enumerate(lines) if line or lines[number - 1]]
     return "\n".join(kept) + "\n"
 
@@ -91,6 +88,7 @@ def _dockerfile_values(plan: Plan, environment: Environment, inputs: Inputs) -> 
         "payload": environment.kubernetes.payload != "none",
         "system_extensions": pipeline.system_extensions and not environment.kubernetes.bundle,
         "epoch": environment.iso.epoch,
+        "fixed_epoch": FIXED_EPOCH,
         "bootstrap_tar": f"{bootstrap_folder(environment)}/base.tar",
         "certificates": inputs.certificates,
         "certificate_name": lambda path: PurePosixPath(path).stem + ".crt",
@@ -123,7 +121,8 @@ def render_bake(plan: Plan, environment: Environment, dockerfile: str) -> str:
     """The bake file (JSON) with one target for each image target; it holds the Dockerfile itself."""
     shared: dict[str, Any] = {
         "context": ".",
-        "dockerfile-inline": dockerfile,
+        # Bake reads its strings as HCL templates.
+        "dockerfile-inline": dockerfile.replace("${", "$${").replace("%{", "%%{"),
         "platforms": [plan.platform],
         "args": {**proxy_variables(environment), "SOURCE_DATE_EPOCH": str(environment.iso.epoch)},
         "output": ["type=docker"],
@@ -144,7 +143,7 @@ def render_bake(plan: Plan, environment: Environment, dockerfile: str) -> str:
         "target": BOOT_TOOLS,
         "tags": [f"edgebuild/{BOOT_TOOLS}:{plan.environment}"],
     }
-    return json.dumps(quoting.hcl({"target": targets}), indent=2) + "\n"
+    return json.dumps({"target": targets}, indent=2) + "\n"
 
 
 def _labels(environment: Environment, target: Target) -> dict[str, str]:

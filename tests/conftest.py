@@ -113,7 +113,6 @@ def bootstrapped(engine: Any) -> Path:
         ROOT / bootstrap_folder(demo),
         suite=demo.os.bootstrap,
         arch=demo.os.arch,
-        epoch=demo.iso.epoch,
         consent=Consent(lambda line: print(line, file=sys.stderr), None, os.environ),
     )
 

@@ -7,36 +7,30 @@ from pathlib import Path
 PURE = [
     "errors",
     "model",
-    "yamltext",
     "layers",
-    "expressions",
     "config",
     "plan",
     "inputs",
-    "quoting",
     "render",
     "grub",
     "cloudconfig_keys",
     "cloudconfig",
-    "forms",
     "secrets",
 ]
-PURE += ["sbom", "arguments", "generated", "report", "progress", "console", "imagecheck"]
+PURE += ["arguments", "generated", "report", "progress", "console", "imagecheck"]
 EFFECTS = [
     "run",
-    "signing",
+    "commit",
     "isofile",
     "squashfs",
     "structure",
     "sums",
     "records",
-    "locking",
     "view",
     "bake",
     "host",
     "engine",
     "bootstrap",
-    "container",
     "iso",
     "registry",
     "transport",
@@ -46,9 +40,8 @@ EFFECTS = [
     "doctor",
     "results",
     "session",
-    "space",
 ]
-ORDER = [*PURE, *EFFECTS, "seal", "gate", "verify", "delivery", "workflow", "checking", "validate"]
+ORDER = [*PURE, *EFFECTS, "delivery", "workflow", "checking", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
 
 
