@@ -23,7 +23,10 @@ class Task(InvokeTask):  # type: ignore[type-arg]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from edgebuild.errors import EdgebuildError
+        from edgebuild.secrets import guarded
 
+        # Left in place: the message of an error is printed after this.
+        sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             return super().__call__(*args, **kwargs)
@@ -108,7 +111,7 @@ def iso(_: Context, env: str = "", set: list[str] | None = None) -> None:
     """Build the installer ISO and its checksum."""
     from edgebuild import workflow
 
-    workflow.build(session(env, set), ["boot-tree", "iso"])
+    workflow.build(session(env, set), ["installer-image", "boot-tree", "iso"])
 
 
 @task()
@@ -165,13 +168,38 @@ def images(_: Context, env: str = "", set: list[str] | None = None) -> None:
         **ENV,
         "firmware": "bios, uefi or both (default: both)",
         "media": "cd, usb or both (default: cd)",
+        "again": "also boot what has booted before, unchanged",
     }
 )
-def boot(_: Context, env: str = "", set: list[str] | None = None, firmware: str = "both", media: str = "cd") -> None:
+def boot(
+    _: Context,
+    env: str = "",
+    set: list[str] | None = None,
+    firmware: str = "both",
+    media: str = "cd",
+    again: bool = False,
+) -> None:
     """Boot the ISO in QEMU and log in with the user of the user-data."""
     from edgebuild import checking
 
-    checking.boot(session(env, set), firmware, media)
+    checking.boot(session(env, set), firmware, media, again=again)
+
+
+@task(
+    help={
+        **ENV,
+        "path": "an ISO, or a folder with results, instead of an environment: needs no engine and no network",
+        "registry": "also read every pushed image from the registry (--no-registry: leave it out)",
+    },
+)
+def verify(_: Context, path: str = "", env: str = "", set: list[str] | None = None, registry: bool = True) -> None:
+    """Check what was built, whole and in every part: files, ISO, images in engine and registry."""
+    from edgebuild import checking
+
+    if path:
+        checking.verify_path(Path(path))
+    else:
+        checking.verify(session(env, set), registry=registry)
 
 
 @task()
@@ -254,6 +282,7 @@ ns = Collection(
     render,
     images,
     boot,
+    verify,
     doctor,
     clean,
     test,

@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -11,12 +11,16 @@ from typing import IO
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError, ToolError
 from edgebuild.progress import BuildState, Decoder, Line, Step
 from edgebuild.run import process
+from edgebuild.secrets import redact
 from edgebuild.view import View
 
 
 @dataclass(frozen=True, kw_only=True)
 class BakeRequest:
-    """`env` holds the values of build secrets; `redact` takes them out of everything that is written."""
+    """`env` holds the values of build secrets.
+
+    `fresh` are stages to solve anew whatever is cached. `tags` gives targets another name than the file does.
+    """
 
     file: Path
     targets: tuple[str, ...]
@@ -24,8 +28,9 @@ class BakeRequest:
     log: Path
     metadata: Path
     builder: str = ""
+    fresh: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    redact: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,22 @@ def bake_argv(request: BakeRequest) -> list[str]:
     argv += ["--progress", "rawjson"]
     if request.builder:
         argv += ["--builder", request.builder]
+    if request.fresh:
+        argv += ["--set", f"*.no-cache-filter={','.join(request.fresh)}"]
+    for target, tag in request.tags.items():
+        argv += ["--set", f"{target}.tags={tag}"]
     return [*argv, *request.targets]
 
 
 def bake(request: BakeRequest, view: View) -> BakeResult:
     """Build. Raises BuildError, RegistryError or ToolError with the failing step and its last lines."""
-    state = BuildState()
+    state = BuildState(redact)
     other: list[str] = []
     request.log.parent.mkdir(parents=True, exist_ok=True)
-    with request.log.open("w", encoding="utf-8") as log:
-        request.log.chmod(0o600)
-        with process(
+    request.log.touch(mode=0o600)
+    with (
+        request.log.open("w", encoding="utf-8") as log,
+        process(
             bake_argv(request),
             cwd=request.root,
             env={**request.env, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
@@ -62,29 +72,34 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
             text=True,
             encoding="utf-8",
             errors="replace",
-        ) as child:
-            decoder = Decoder()
-            for text in iter(child.stderr.readline, ""):  # type: ignore[union-attr]
-                for part in decoder.feed(text):
-                    _take(part, state, other, view, log, request.redact)
-            for part in decoder.close():
-                _take(part, state, other, view, log, request.redact)
-            code = child.wait()
+        ) as child,
+    ):
+        decoder = Decoder()
+        for text in iter(child.stderr.readline, ""):  # type: ignore[union-attr]
+            for part in decoder.feed(text):
+                _take(part, state, other, view, log)
+        for part in decoder.close():
+            _take(part, state, other, view, log)
+        for line in state.close():
+            _write(line, log)
+        code = child.wait()
     if code:
-        raise failure(state.failed, [request.redact(line) for line in other], request.log)
+        raise failure(state.failed, other, request.log)
     return BakeResult(_digests(request.metadata), {target: state.seconds(target) for target in request.targets})
 
 
-def _take(
-    part: object, state: BuildState, other: list[str], view: View, log: IO[str], redact: Callable[[str], str]
-) -> None:
+def _write(line: Line, log: IO[str]) -> None:
+    log.write(f"{line.step.stage or 'build'}: {line.text}\n")
+
+
+def _take(part: object, state: BuildState, other: list[str], view: View, log: IO[str]) -> None:
     if not isinstance(part, dict):
-        other.append(str(part))
-        log.write(redact(f"{part}\n"))
+        other.append(redact(str(part)))
+        log.write(other[-1] + "\n")
         return
     for event in state.update(part):
         if isinstance(event, Line):
-            log.write(redact(f"{event.step.stage or 'build'}: {event.text}\n"))
+            _write(event, log)
         else:
             step = event.step
             outcome = "starts"
@@ -92,7 +107,7 @@ def _take(
                 outcome = (
                     f"failed: {step.error}" if step.error else "cached" if step.cached else f"{step.seconds:.1f} s"
                 )
-            log.write(redact(f"--- {step.title} --- {outcome.splitlines()[0]}\n"))
+            log.write(f"--- {step.title} --- {outcome.splitlines()[0]}\n")
             view.change(state, event)
     log.flush()
 

@@ -1,5 +1,6 @@
 """The boot check: the ISO in QEMU, in a container without network, until its user has logged in."""
 
+import codecs
 import contextlib
 import json
 import os
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgebuild.console import Console
+from edgebuild.container import container_argv
 from edgebuild.errors import ToolError, VerificationError
 from edgebuild.run import process, run
+from edgebuild.secrets import guarded
 
 Firmware = Literal["bios", "uefi"]
 Media = Literal["cd", "usb"]
@@ -69,14 +72,18 @@ def qemu_argv(request: BootRequest, *, kvm: bool) -> list[str]:
 
 
 def docker_argv(request: BootRequest, name: str, folder: Path, *, kvm: bool) -> list[str]:
-    """The container around QEMU: no network, and as the user who asked."""
-    argv = ["docker", "run", "--rm", "--interactive", "--name", name, "--network", "none", "--log-driver", "none"]
-    argv += ["--security-opt", "label=disable", "--user", f"{os.getuid()}:{os.getgid()}"]
+    """The container around QEMU."""
+    options = ["--interactive"]
     if kvm:
-        argv += ["--device", "/dev/kvm", "--group-add", str(Path("/dev/kvm").stat().st_gid)]
-    argv += ["--mount", f'type=bind,"source={request.iso}",target=/installer.iso,readonly']
-    argv += ["--mount", f'type=bind,"source={folder}",target=/run/boot']
-    return [*argv, request.image, *qemu_argv(request, kvm=kvm)]
+        options += ["--device", "/dev/kvm", "--group-add", str(Path("/dev/kvm").stat().st_gid)]
+    return container_argv(
+        request.image,
+        qemu_argv(request, kvm=kvm),
+        name=name,
+        read={"/installer.iso": request.iso},
+        write={"/run/boot": folder},
+        options=options,
+    )
 
 
 def boot_iso(request: BootRequest, *, say: Callable[[str], None]) -> BootResult:
@@ -103,6 +110,7 @@ def _boot_once(request: BootRequest, *, kvm: bool) -> tuple[Console, int]:
     console = Console(request.user, request.password)
     deadline = time.monotonic() + request.timeout
     request.log.parent.mkdir(parents=True, exist_ok=True)
+    request.log.touch(mode=0o600)
     with tempfile.TemporaryDirectory(prefix="edgebuild-") as temporary:
         folder = Path(temporary)
         pipes: dict[str, Any] = {
@@ -113,15 +121,17 @@ def _boot_once(request: BootRequest, *, kvm: bool) -> tuple[Console, int]:
         }
         try:
             with (
-                request.log.open("wb") as log,
+                request.log.open("w", encoding="utf-8", newline="") as file,
                 process(docker_argv(request, name, folder, kvm=kvm), **pipes) as qemu,
             ):
+                log, decoder = guarded(file), codecs.getincrementaldecoder("utf-8")("replace")
                 for data in _output(qemu, deadline, request.stop):
-                    log.write(data)
+                    log.write(decoder.decode(data))
                     if answer := console.feed(data):
                         qemu.stdin.write(answer.encode())  # type: ignore[union-attr]
                     if console.state in {"done", "failed"}:
                         break
+                log.flush()
                 _finish(folder, request.screenshot, qemu)
                 run(["docker", "kill", name], check=False)  # whatever QMP did not reach
         finally:

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgebuild.errors import BuildError
 from edgebuild.host import Consent, install, mirror_of, read_os_release, read_sources
+from edgebuild.locking import locked
 from edgebuild.model import FIXED_EPOCH
 from edgebuild.run import CommandFailed, run
 
@@ -36,32 +37,52 @@ def missing_packages(distribution: str, *, root: bool, there: Callable[[str], ob
 def bootstrap_base(folder: Path, *, suite: str, arch: str, consent: Consent) -> Path:
     """`folder`/base.tar: a Debian root file system; made once, then kept. Raises BuildError or ToolError."""
     tar, made_from = folder / "base.tar", folder / "made-from.json"
-    os_release = read_os_release()
-    own = (
-        mirror_of(read_sources(), os_release.get("VERSION_CODENAME", "")) if os_release.get("ID") in DEBIAN else None
-    )
-    recipe = {"argv": mmdebstrap_argv(suite, arch, Path("base.tar"), own.uri if own else ""), "epoch": FIXED_EPOCH}
-    if tar.exists() and made_from.exists() and json.loads(made_from.read_text()).get("recipe") == recipe:
-        return tar
-    if missing := missing_packages(os_release.get("ID", ""), root=os.geteuid() == 0, there=shutil.which):
-        install(
-            missing, f"{' and '.join(missing)} not installed; the base of this environment is made with it", consent
-        )
-    consent.say(f"making Debian {suite} ({arch}) from packages; this is kept for later builds")
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"partial-{os.getpid()}.tar"
-    try:
-        run(
-            mmdebstrap_argv(suite, arch, partial, own.uri if own else ""),
-            env={"SOURCE_DATE_EPOCH": str(FIXED_EPOCH), "DEBIAN_FRONTEND": "noninteractive"},
-        )
-        with partial.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        made_from.unlink(missing_ok=True)
-        partial.replace(tar)
-        made_from.write_text(json.dumps({"recipe": recipe, "sha256": digest}) + "\n")
-    except CommandFailed as error:
-        raise BuildError(f"Debian {suite} could not be made: {error}", hint="./inv doctor") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    distribution = read_os_release().get("ID", "")
+    own = mirror_of(read_sources(), read_os_release().get("VERSION_CODENAME", "")) if distribution in DEBIAN else None
+    argv = mmdebstrap_argv(suite, arch, Path("base.tar"), own.uri if own else "")
+    recipe = {"argv": argv, "epoch": FIXED_EPOCH}
+    with locked(folder / ".lock", consent.say, "base"):  # environments share it
+        for left in folder.glob("partial-*"):
+            left.unlink()
+        problem = damage(tar, made_from, recipe)
+        if not problem:
+            return tar
+        if tar.exists():
+            consent.say(f"{tar}: {problem}; it is made anew")
+        if missing := missing_packages(distribution, root=os.geteuid() == 0, there=shutil.which):
+            why = f"{' and '.join(missing)} not installed; the base of this environment is made with it"
+            install(missing, why, consent)
+        consent.say(f"making Debian {suite} ({arch}) from packages; this is kept for later builds")
+        partial = folder / f"partial-{os.getpid()}.tar"
+        try:
+            run(
+                mmdebstrap_argv(suite, arch, partial, own.uri if own else ""),
+                env={"SOURCE_DATE_EPOCH": str(FIXED_EPOCH), "DEBIAN_FRONTEND": "noninteractive"},
+            )
+            digest = _sha256(partial)
+            made_from.unlink(missing_ok=True)
+            partial.replace(tar)
+            made_from.write_text(json.dumps({"recipe": recipe, "sha256": digest}) + "\n", encoding="utf-8")
+        except CommandFailed as error:
+            raise BuildError(f"Debian {suite} could not be made: {error}", hint="./inv doctor") from error
+        finally:
+            partial.unlink(missing_ok=True)
     return tar
+
+
+def damage(tar: Path, made_from: Path, recipe: Mapping[str, object]) -> str:
+    """Why this base cannot be used; empty when it is, byte for byte, what was made from the recipe."""
+    try:
+        made = json.loads(made_from.read_text(encoding="utf-8"))
+        digest = made["sha256"]
+        if made["recipe"] != recipe:
+            return "it was made from another recipe"
+        found = _sha256(tar)
+    except (OSError, ValueError, TypeError, KeyError):
+        return f"{made_from.name} or the base itself cannot be read"
+    return "" if found == digest else "it is damaged: its SHA-256 is not the one that was written down"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,10 +7,12 @@ from typing import Any
 
 import jinja2
 import yaml
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edgebuild.cloudconfig_keys import ROOT_KEYS, check
 from edgebuild.errors import InputError
+from edgebuild.expressions import Sandbox
+from edgebuild.quoting import NO_UTF_8, yaml_line
+from edgebuild.yamltext import YamlProblem, read_yaml
 
 HEADERS = ("#cloud-config",)
 MAX_BYTES = 2_000_000  # Kairos ignores larger files
@@ -20,19 +22,14 @@ SALT_CHARACTERS = 16
 
 def render_user_data(template: str, values: Mapping[str, Any]) -> str:
     """The template with these values. Raises InputError with its line for what the template does wrong."""
-    environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_quoted,
-    )
+    if len(template) >= MAX_BYTES:
+        raise InputError("user-data.j2: larger than 2 MB; Kairos ignores such a file")
     try:
-        return environment.from_string(template).render(values)
+        return Sandbox(statements=True, finalize=yaml_line).render_text(template, values)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"user-data.j2:{error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
-        raise InputError(f"user-data.j2:{_line(error)}: {error}") from error
+        raise InputError(f"user-data.j2:{_line(error)}: {error.message}") from error
 
 
 def _line(error: jinja2.TemplateError) -> int:
@@ -44,27 +41,17 @@ def _line(error: jinja2.TemplateError) -> int:
     return line
 
 
-def _quoted(value: Any) -> Any:
-    """A value as YAML on one line, whatever characters it holds."""
-    if isinstance(value, jinja2.Undefined):
-        return value
-    text = yaml.safe_dump(
-        value, default_style='"' if isinstance(value, str) else None, default_flow_style=True, width=10**9
-    )
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
 class _UniqueKeys(yaml.SafeLoader):
     """A mapping with the same key twice is an error: the first one would silently lose."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            if key_node.value in seen:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key_node.value} stands there twice", key_node.start_mark
                 )
-            seen.add(key_node.value)
+            seen.add(key_node.value if isinstance(key_node, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -72,14 +59,15 @@ def check_user_data(text: str, *, source: str = "user-data.j2") -> list[str]:
     """Everything that is wrong with a rendered user-data; no value of it is repeated."""
     if text.split("\n", 1)[0].strip() not in HEADERS:
         return [f"{source}: the first line must be #cloud-config"]
+    if NO_UTF_8.search(text):
+        return [f"{source}: holds what is not UTF-8"]
     if len(text.encode()) >= MAX_BYTES:
         return [f"{source}: larger than 2 MB; Kairos ignores such a file"]
     try:
-        data = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (rendered line {mark.line + 1})" if mark else ""
-        return [f"{source}: not valid YAML{line}: {getattr(error, 'problem', error)}"]
+        data = read_yaml(text, _UniqueKeys)
+    except YamlProblem as error:
+        line = f" (rendered line {error.line})" if error.line else ""
+        return [f"{source}: {error.problem}{line}"]
     if not isinstance(data, dict):
         return [f"{source}: expected `key: value` lines below #cloud-config"]
     problems = check(data, ROOT_KEYS, "")

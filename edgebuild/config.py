@@ -6,11 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 
 from edgebuild.errors import InputError
-from edgebuild.layers import Key, Layer, leaves, merge, nearest, parse_layer, settings_layer, variables_layer
+from edgebuild.expressions import Sandbox
+from edgebuild.layers import (
+    Key,
+    Layer,
+    leaves,
+    merge,
+    nearest,
+    parse_layer,
+    settings_layer,
+    shortened,
+    variables_layer,
+)
 from edgebuild.model import Environment
 
 
@@ -31,7 +41,8 @@ class _Resolver:
         self.values = values
         self.problems: list[tuple[Key, str]] = []
         self._open: list[Key] = []
-        self._jinja = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+        self._known: dict[tuple[Key, str], str] = {}
+        self._sandbox = Sandbox(statements=False)
 
     def at(self, key: Key) -> Any:
         value: Any = self.values
@@ -46,8 +57,13 @@ class _Resolver:
             return {name: self.resolve(part, (*key, name)) for name, part in value.items()}
         if isinstance(value, list):
             return [self.resolve(part, key) for part in value]
-        if not isinstance(value, str) or "{{" not in value:
+        if not isinstance(value, str) or ("{{" not in value and "{%" not in value):
             return value
+        if (key, value) not in self._known:
+            self._known[key, value] = self._render(value, key)
+        return self._known[key, value]
+
+    def _render(self, value: str, key: Key) -> str:
         if key in self._open:
             chain = " -> ".join(".".join(part) for part in [*self._open, key])
             raise jinja2.TemplateRuntimeError(f"the expression goes in a circle: {chain}")
@@ -55,11 +71,12 @@ class _Resolver:
         try:
             # A top-level text may be an expression too; the one being resolved is no name in itself.
             names = {name: self.at((name,)) for name in self.values if (name,) not in self._open}
-            return self._jinja.from_string(value).render(names)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            return self._sandbox.render_text(value, names)
+        except jinja2.TemplateError as error:
             if len(self._open) > 1:
                 raise
-            self.problems.append((key, f"cannot resolve {value!r}: {getattr(error, 'message', None) or error}"))
+            problem = f"cannot resolve {shortened(repr(value))}: {shortened(error.message or str(error))}"
+            self.problems.append((key, problem))
             return ""
         finally:
             self._open.pop()

@@ -6,6 +6,7 @@ from edgebuild import registry, report
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError
 from edgebuild.results import Artifact
+from edgebuild.seal import publish
 from edgebuild.session import Session
 from edgebuild.view import open_transfer
 
@@ -36,7 +37,7 @@ def push_images(session: Session) -> None:
         for each in pushed
     ]
     with session.results.lock(session.say), session.results.staging() as staging:
-        session.results.publish(staging, session.plan.names, artifacts)
+        publish(session, staging, artifacts)
     for each in pushed:
         sys.stdout.write(f"{each.reference}@{each.digest}\n")
     if note := registry.lifetime(references[0]):

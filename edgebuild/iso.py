@@ -14,11 +14,12 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgebuild.container import container_argv
 from edgebuild.errors import BuildError
 from edgebuild.run import process, run
 
@@ -26,6 +27,7 @@ PART_BYTES = 3 * 10**9  # Kairos' live system reads content in parts of this siz
 CONTENT_FOLDER = "/opt/spectrocloud/content"
 CHUNK = 1 << 20
 PIPE = "iso"
+TREE = "tree"
 POLL_SECONDS = 0.5
 MENU = "boot/grub2/grub.cfg"
 
@@ -46,12 +48,13 @@ class IsoRequest:
 
 @dataclass(frozen=True)
 class IsoResult:
-    """A written ISO; `sha256` is in hex."""
+    """A written ISO; `sha256` is in hex. `tree` has the hashes that the boot tree's files had when it was made."""
 
     path: Path
     sha256: str
     size_bytes: int
     seconds: float
+    tree: Mapping[str, str]
 
 
 def content_parts(size: int) -> list[tuple[int, int]]:
@@ -109,17 +112,18 @@ def xorriso_argv(request: IsoRequest, *, sizes: Sequence[int], keeps_menu: bool)
 
 
 def docker_argv(request: IsoRequest, name: str, command: Sequence[str], *, output: Path) -> list[str]:
-    """The container around xorriso: no network, and its output goes to the named pipe in `output`.
+    """The container around xorriso; its output goes to the named pipe in `output`.
 
     Docker's own way from a container's output to ours would copy every byte three times.
     """
-    argv = ["docker", "run", "--rm", "--name", name, "--network", "none", "--log-driver", "none"]
-    argv += ["--security-opt", "label=disable"]
-    argv += ["--user", f"{os.getuid()}:{os.getgid()}", "--env", f"SOURCE_DATE_EPOCH={request.epoch}"]
-    for target, source in mounts(request).items():
-        argv += ["--mount", f'type=bind,"source={source}",target={target},readonly']
-    argv += ["--mount", f'type=bind,"source={output}",target=/output']
-    return [*argv, request.image, "sh", "-c", f'exec "$@" > /output/{PIPE}', "sh", *command]
+    return container_argv(
+        request.image,
+        ["sh", "-c", f'cp /boot-tree.sha256 /output/{TREE} && exec "$@" > /output/{PIPE}', "sh", *command],
+        name=name,
+        read=mounts(request),
+        write={"/output": output},
+        options=["--env", f"SOURCE_DATE_EPOCH={request.epoch}"],
+    )
 
 
 def assemble(request: IsoRequest, path: Path) -> IsoResult:
@@ -133,6 +137,7 @@ def assemble(request: IsoRequest, path: Path) -> IsoResult:
         with tempfile.TemporaryFile() as messages, tempfile.TemporaryDirectory(prefix="edgebuild-") as folder:
             argv = docker_argv(request, name, command, output=Path(folder))
             digest, size = _stream(argv, Path(folder) / PIPE, path, messages.fileno())
+            tree = _tree(Path(folder) / TREE)
             messages.seek(0)
             said = messages.read().decode(errors="replace")
         if digest is None:
@@ -141,10 +146,18 @@ def assemble(request: IsoRequest, path: Path) -> IsoResult:
         path.unlink(missing_ok=True)
         run(["docker", "rm", "--force", name], check=False)
         if isinstance(error, OSError):
-            raise BuildError(f"{path}: cannot be written: {error.strerror}") from error
+            raise BuildError(
+                f"{path}: cannot be written: {error.strerror}", hint="make room, or clean: ./inv clean --env NAME"
+            ) from error
         raise
     path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n", encoding="ascii")
-    return IsoResult(path, digest, size, time.monotonic() - started)
+    return IsoResult(path, digest, size, time.monotonic() - started, tree)
+
+
+def _tree(file: Path) -> dict[str, str]:
+    """The lines of sha256sum that the boot tree was made with; a container that did not start has written none."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _stream(argv: Sequence[str], pipe: Path, path: Path, messages: int) -> tuple[str | None, int]:

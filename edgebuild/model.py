@@ -184,6 +184,11 @@ class Push(Section):
     jobs: Annotated[int, Field(ge=1, le=64)]
 
 
+class Signing(Section):
+    key: Secret
+    password: Secret
+
+
 class Images(Section):
     base: dict[str, Reference]
     agent: Reference
@@ -255,6 +260,7 @@ class Environment(Section):
     registries: Registries
     proxy: Proxy
     push: Push
+    signing: Signing
     builder: Annotated[str, _pattern(r"[A-Za-z0-9._-]*", "the name of a buildx builder")]
     architectures: Texts
     components: dict[str, Any]

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -69,6 +69,7 @@ class Step:
     cached: bool = False
     error: str = ""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    unfinished: dict[int, bytes] = field(default_factory=dict, repr=False)  # by stream: a line without its end
 
     @property
     def key(self) -> str:
@@ -104,34 +105,58 @@ class Change:
 
 
 class BuildState:
-    """All steps seen so far, by digest."""
+    """All steps seen so far, by digest. `redact` takes secrets out of names, errors and whole lines of output."""
 
-    def __init__(self) -> None:
+    def __init__(self, redact: Callable[[str], str] = str) -> None:
         self.steps: dict[str, Step] = {}
+        self._redact = redact
 
     def update(self, status: dict[str, Any]) -> Iterator[Change | Line]:
         """Take in one status object; yields what is new in it, in order."""
         for vertex in status.get("vertexes") or []:
-            step = self.steps.setdefault(vertex["digest"], Step(vertex.get("name", "")))
+            name = self._redact(vertex.get("name") or "")
+            step = self.steps.setdefault(vertex["digest"], Step(name))
             before = (step.started, step.completed)
-            step.name = vertex.get("name") or step.name
+            step.name = name or step.name
             if match := STEP.match(step.name) or EXPORT.match(step.name):
                 step.stage = match["stage"]
             step.started = _time(vertex.get("started")) or step.started
             step.completed = _time(vertex.get("completed")) or step.completed
             step.cached = bool(vertex.get("cached")) or step.cached
-            step.error = vertex.get("error") or step.error
+            step.error = self._redact(vertex.get("error") or "") or step.error
             if (step.started, step.completed) != before:
                 yield Change(step)
         for log in status.get("logs") or []:
             log_step = self.steps.get(log.get("vertex", ""))
             if log_step is None:
                 continue
-            text = base64.b64decode(log.get("data") or "").decode(errors="replace")
-            for part in text.splitlines():
-                line = ESCAPES.sub("", part.rsplit("\r", 1)[-1]).rstrip()
-                log_step.tail.append(line)
-                yield Line(log_step, line)
+            # BuildKit sends what the step's program wrote at once: an end of a line may follow later.
+            number = int(log.get("stream") or 0)
+            data = log_step.unfinished.pop(number, b"") + base64.b64decode(log.get("data") or "")
+            *lines, rest = data.split(b"\n")
+            if rest:
+                log_step.unfinished[number] = rest
+            yield from self._lines(log_step, lines)
+        for step in self.steps.values():
+            if step.completed and step.unfinished:
+                yield from self._rest(step)
+
+    def close(self) -> Iterator[Line]:
+        """What is left at the end of the stream: lines without their end."""
+        for step in self.steps.values():
+            yield from self._rest(step)
+
+    def _rest(self, step: Step) -> Iterator[Line]:
+        lines = list(step.unfinished.values())
+        step.unfinished.clear()
+        yield from self._lines(step, lines)
+
+    def _lines(self, step: Step, lines: Sequence[bytes]) -> Iterator[Line]:
+        for line in lines:
+            text = line.decode(errors="replace").rstrip().rsplit("\r", 1)[-1]
+            text = self._redact(ESCAPES.sub("", text).rstrip())
+            step.tail.append(text)
+            yield Line(step, text)
 
     @property
     def failed(self) -> Step | None:

@@ -1,13 +1,13 @@
 """Plan and environment in, text out: Dockerfile, bake file, boot menu, cluster profile. Pure."""
 
 import json
-import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jinja2
 import yaml
 
+from edgebuild import quoting
 from edgebuild.errors import InputError
 from edgebuild.inputs import Inputs
 from edgebuild.model import FIXED_EPOCH, Environment
@@ -38,6 +38,8 @@ def render_dockerfile(plan: Plan, environment: Environment, inputs: Inputs, sour
         raise InputError(f"{error.name}:{error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
         raise InputError(f"{_template_line(error)}: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{_template_line(error)}: {error}") from error
     return _without_blank_runs(text)
 
 
@@ -50,13 +52,14 @@ def template_environment(fork: dict[str, str] | None = None) -> jinja2.Environme
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["sh"] = shlex.quote
-    environment.filters["json"] = json.dumps
-    environment.filters["grub"] = lambda text: "'" + text.replace("'", "'\\''") + "'"
+    environment.filters["sh"] = quoting.shell
+    environment.filters["dockerfile"] = quoting.dockerfile_word
+    environment.filters["grub"] = quoting.grub
+    environment.filters["copied_to"] = quoting.dockerfile_copy
     return environment
 
 
-def _template_line(error: jinja2.TemplateError) -> str:
+def _template_line(error: Exception) -> str:
     frames = []
     trace = error.__traceback__
     while trace:
@@ -69,7 +72,7 @@ def _template_line(error: jinja2.TemplateError) -> str:
 
 def _without_blank_runs(text: str) -> str:
     # A blank line after each script: hadolint reads no instruction right behind one.
-    lines = [line.rstrip() for line in text.strip().replace("\nEOF\n", "\nEOF\n\n").splitlines()]
+    lines = [line.rstrip() for line in text.strip().replace("\nEOF\n", "\nEOF\n\n").split("\n")]
     kept = [line for number, line in enumerate(lines) if line or lines[number - 1]]
     return "\n".join(kept) + "\n"
 
@@ -121,8 +124,7 @@ def render_bake(plan: Plan, environment: Environment, dockerfile: str) -> str:
     """The bake file (JSON) with one target for each image target; it holds the Dockerfile itself."""
     shared: dict[str, Any] = {
         "context": ".",
-        # Bake reads its strings as HCL templates.
-        "dockerfile-inline": dockerfile.replace("${", "$${").replace("%{", "%%{"),
+        "dockerfile-inline": dockerfile,
         "platforms": [plan.platform],
         "args": {**proxy_variables(environment), "SOURCE_DATE_EPOCH": str(environment.iso.epoch)},
         "output": ["type=docker"],
@@ -143,7 +145,7 @@ def render_bake(plan: Plan, environment: Environment, dockerfile: str) -> str:
         "target": BOOT_TOOLS,
         "tags": [f"edgebuild/{BOOT_TOOLS}:{plan.environment}"],
     }
-    return json.dumps({"target": targets}, indent=2) + "\n"
+    return json.dumps(quoting.hcl({"target": targets}), indent=2) + "\n"
 
 
 def _labels(environment: Environment, target: Target) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgebuild.errors import EdgebuildError, ToolError
+from edgebuild.secrets import hidden
 
 TAIL_LINES = 20
 STOP_SECONDS = 10.0
@@ -18,6 +20,8 @@ Argv = Sequence[str | Path]
 
 # Kept, because Python warns of a running program that nobody refers to any more.
 _outliving: list[subprocess.Popen[Any]] = []
+# Those of `process`, in every thread; each is there until it has ended.
+_running: list[subprocess.Popen[Any]] = []
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,16 @@ def process(
     `options` go to subprocess.Popen. An exception in the body, Ctrl-C among them, terminates the
     program, and kills it after STOP_SECONDS.
     """
-    child = _start(argv, env=env, cwd=cwd, **options)
+    child = _start(_ended_with_us(argv, env or {}), env=env, cwd=cwd, **options)
+    _running.append(child)
     try:
         yield child
         child.wait()
     except BaseException:
-        _stop(child)
+        stop(child)
         raise
     finally:
+        _running.remove(child)
         for pipe in (child.stdin, child.stdout, child.stderr):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
@@ -106,9 +112,22 @@ def spawn(argv: Argv, *, log: IO[bytes], env: Mapping[str, str] | None = None) -
     return child
 
 
+def _ended_with_us(argv: Argv, env: Mapping[str, str]) -> Argv:
+    """The call, so that the kernel terminates the program when this process is killed and can do so no more itself.
+
+    Terminated, not killed: docker, buildx and mmdebstrap then end what they have started.
+    """
+    path = env.get("PATH", os.environ.get("PATH"))
+    if not (shutil.which("setpriv") and shutil.which(str(argv[0]), path=path)):
+        return argv
+    return ["setpriv", "--pdeathsig", "TERM", "--", *argv]
+
+
 def _start(argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **options: Any) -> subprocess.Popen[Any]:
+    # A secret's own variable is for this process only; the one program that needs its value is given it in `env`.
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden.variables}
     try:
-        return subprocess.Popen([str(part) for part in argv], env={**os.environ, **(env or {})}, cwd=cwd, **options)
+        return subprocess.Popen([str(part) for part in argv], env={**inherited, **(env or {})}, cwd=cwd, **options)
     except FileNotFoundError as error:
         if cwd and not cwd.is_dir():
             raise
@@ -117,7 +136,13 @@ def _start(argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **opt
         raise ToolError(f"`{argv[0]}` may not be run: {error.strerror}") from error
 
 
-def _stop(child: subprocess.Popen[Any]) -> None:
+def running() -> list[subprocess.Popen[Any]]:
+    """The programs that this process waits for just now."""
+    return list(_running)
+
+
+def stop(child: subprocess.Popen[Any]) -> None:
+    """Terminate a program, and kill it when it does not end within STOP_SECONDS."""
     if child.poll() is not None:
         return
     child.terminate()

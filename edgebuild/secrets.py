@@ -1,24 +1,68 @@
 """Secrets are references; they are resolved when used, and never shown. Pure but for reading the named file."""
 
-import base64
-import json
-import urllib.parse
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from edgebuild.errors import InputError
+from edgebuild.forms import Form, forms_to_hide
+
+HIDDEN = "***"
+
+
+class Hidden:
+    """Values that must not be shown, with all their forms, and the variables that hold them."""
+
+    def __init__(self) -> None:
+        self._forms: dict[str, list[Form]] = {}
+        self.variables: set[str] = set()
+
+    def add(self, value: str) -> None:
+        if value not in self._forms:
+            self._forms[value] = forms_to_hide(value)
+
+    def clear(self) -> None:
+        self._forms.clear()
+        self.variables.clear()
+
+    def redact(self, text: str) -> str:
+        """The text with `***` for every value, in whichever form."""
+        spans = sorted(span for forms in self._forms.values() for form in forms for span in form.spans(text))
+        if not spans:
+            return text
+        parts, end = [], 0
+        for start, stop in spans:
+            if start >= end:
+                parts += [text[end:start], HIDDEN]
+            end = max(end, stop)
+        return "".join([*parts, text[end:]])
+
+
+# One for the whole process, filled by resolve(): what prints something cannot know which secrets were used before.
+hidden = Hidden()
+
+
+def redact(text: str) -> str:
+    """The text without any secret that this process has resolved."""
+    return hidden.redact(text)
 
 
 def resolve(reference: str, *, environ: Mapping[str, str], root: Path, key: str) -> str:
-    """The value behind `env:NAME` or `file:PATH` (relative to `root`). `key` names it in errors; no value does."""
+    """The value behind `env:NAME` or `file:PATH` (relative to `root`). `key` names it in errors; no value does.
+
+    From here on the value is hidden in all that this process prints, and the variable withheld from its children.
+    """
     kind, _, name = reference.partition(":")
     if kind == "env":
         value = environ.get(name, "")
         if not value:
             state = "is empty" if name in environ else "is not set"
             raise InputError(f"{key}: the environment variable {name} {state}", hint=f"export {name}=[your value]")
-        return value
-    if kind == "file":
+        if not _is_text(value):
+            raise InputError(f"{key}: the environment variable {name} is not UTF-8 text")
+        hidden.variables.add(name)
+    elif kind == "file":
         try:
             value = (root / name).read_text(encoding="utf-8").rstrip("\n")
         except UnicodeDecodeError as error:
@@ -27,18 +71,58 @@ def resolve(reference: str, *, environ: Mapping[str, str], root: Path, key: str)
             raise InputError(f"{key}: {name} cannot be read: {error.strerror}") from error
         if not value:
             raise InputError(f"{key}: {name} is empty")
-        return value
-    raise InputError(f"{key}: expected a reference, env:NAME or file:PATH")
+    else:
+        raise InputError(f"{key}: expected a reference, env:NAME or file:PATH")
+    hidden.add(value)
+    return value
 
 
-def redact(text: str, values: Iterable[str]) -> str:
-    """The text without these values, also in the forms in which tools repeat them."""
-    forms: set[str] = set()
-    for value in values:
-        if value:
-            raw = value.encode()
-            forms |= {value, json.dumps(value)[1:-1], urllib.parse.quote(value, safe="")}
-            forms |= {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, "***")
-    return text
+def resolve_if_there(references: Mapping[str, str], *, environ: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Name to value of those that can be resolved: not needed now, but to be hidden and looked for."""
+    found = {}
+    for name, reference in references.items():
+        try:
+            found[name] = resolve(reference, environ=environ, root=root, key=f"secrets.{name}")
+        except InputError:
+            continue
+    return found
+
+
+def _is_text(value: str) -> bool:
+    """Whether all of it was UTF-8; Python keeps other bytes of a variable as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+class Guarded:
+    """A text stream that shows no secret. It writes whole lines: none is cut in two; flush() writes the rest."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._rest = stream, ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            lines, end, rest = (self._rest + text).rpartition("\n")
+            self._rest = rest
+            if end:
+                self._stream.write(redact(lines + end))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with self._lock:
+            rest, self._rest = self._rest, ""
+            if rest:
+                self._stream.write(redact(rest))
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def guarded(stream: TextIO) -> TextIO:
+    """The stream, guarded once."""
+    return stream if isinstance(stream, Guarded) else cast(TextIO, Guarded(stream))

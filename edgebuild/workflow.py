@@ -8,19 +8,22 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgebuild import arguments, render, report, secrets
+from edgebuild import arguments, gate, render, report, space
 from edgebuild.bake import BakeRequest, BakeResult, bake
 from edgebuild.bootstrap import bootstrap_base
 from edgebuild.config import load_environment
 from edgebuild.delivery import push_images
 from edgebuild.engine import ensure_engine, probe
-from edgebuild.errors import BuildError, InputError, VerificationError
+from edgebuild.errors import InputError, VerificationError
 from edgebuild.iso import IsoRequest, assemble
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
+from edgebuild.seal import publish
 from edgebuild.session import DEFAULT_PASSWORD, Prepared, Session, prepare
 from edgebuild.view import open_view
+
+BOOT_TREE_STAGES = ("boot-tree-files", "boot-tree")
 
 
 def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> None:
@@ -31,18 +34,20 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
     started = time.monotonic()
     with session.results.lock(session.say):
         ensure_engine(session.root, session.consent)
-        _check_space(session)
+        disks = space.disks(session, prepared.inputs, iso="iso" in kinds)
+        space.check(disks)
         _bootstrap(session)
-        with session.results.staging() as staging:
+        with space.watched(disks), session.results.staging() as staging:
             _write_texts(prepared.texts, staging / "inputs")
             artifacts = _build_images(session, prepared, staging, [each for each in targets if each.kind != "iso"])
+            gate.check_images(session, artifacts)
             if "iso" in kinds:
-                artifacts.append(_build_iso(session, prepared, staging))
+                artifacts.append(_build_sound_iso(session, prepared, staging, artifacts))
             if "provider-image" in kinds:
                 profile_text = render.render_profile(session.environment)
                 (staging / "cluster-profile.yaml").write_text(profile_text, encoding="utf-8")
             drop = ("*.iso", "*.iso.sha256") if "iso" in kinds else ()
-            session.results.publish(staging, session.plan.names, artifacts, drop=drop)
+            publish(session, staging, artifacts, drop=drop)
     if push:
         push_images(session)
     _report(session, kinds, artifacts, time.monotonic() - started)
@@ -55,18 +60,6 @@ def build_boot_tools(session: Session, prepared: Prepared) -> None:
     with session.results.staging() as staging:
         _write_texts(prepared.texts, staging / "inputs")
         _bake(session, prepared, staging, (render.BOOT_TOOLS,))
-
-
-def _check_space(session: Session) -> None:
-    """Refuse before the first step what the disk cannot hold."""
-    docker_root = Path(run(["docker", "info", "--format", "{{.DockerRootDir}}"]).stdout.strip())
-    needed = session.plan.estimated_bytes
-    for folder in (docker_root, session.results.folder):
-        if folder.exists() and (free := shutil.disk_usage(folder).free) < needed:
-            raise BuildError(
-                f"{folder}: {report.size(free)} are free, and this build may need {report.size(needed)}",
-                hint="docker system df; docker builder prune; ./inv clean --env NAME",
-            )
 
 
 def _bootstrap(session: Session) -> None:
@@ -86,26 +79,31 @@ def _write_texts(texts: Mapping[str, str], folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _build_images(session: Session, prepared: Prepared, staging: Path, targets: Sequence[Target]) -> list[Artifact]:
+def _build_images(
+    session: Session, prepared: Prepared, staging: Path, targets: Sequence[Target], *, fresh: tuple[str, ...] = ()
+) -> list[Artifact]:
     """One BuildKit call for all of them."""
     names = tuple(target.name for target in targets)
-    result = _bake(session, prepared, staging, names)
-    sizes = _image_sizes([target.tags[0] for target in targets])
+    result = _bake(session, prepared, staging, names, fresh=fresh)
+    # By digest: another clone of the repository may give the tag to an image of its own at any time.
+    sizes = _image_sizes([result.digests[name] for name in names])
     return [
         Artifact(
             name=target.name,
             kind=target.kind,
             reference=target.tags[0],
-            digest=result.digests.get(target.name, ""),
-            size_bytes=sizes[target.tags[0]],
+            digest=result.digests[target.name],
+            size_bytes=sizes[result.digests[target.name]],
             seconds=round(result.seconds.get(target.name, 0.0), 2),
         )
         for target in targets
     ]
 
 
-def _bake(session: Session, prepared: Prepared, staging: Path, names: tuple[str, ...]) -> BakeResult:
-    log = session.results.logs / f"build-{time.strftime('%Y%m%d-%H%M%S')}.log"
+def _bake(
+    session: Session, prepared: Prepared, staging: Path, names: tuple[str, ...], *, fresh: tuple[str, ...] = ()
+) -> BakeResult:
+    log = session.results.new_log("build")
     session.say(
         f"building {', '.join(names) if len(names) < 8 else f'{len(names)} images'}; log: {_shown(session, log)}"
     )
@@ -121,20 +119,33 @@ def _bake(session: Session, prepared: Prepared, staging: Path, names: tuple[str,
                 log=log,
                 metadata=staging / ".metadata.json",
                 builder=session.environment.builder,
+                fresh=fresh,
                 env=environment,
-                redact=lambda text: secrets.redact(text, prepared.secret_values.values()),
             ),
             view,
         )
 
 
-def _image_sizes(tags: Sequence[str]) -> dict[str, int]:
-    output = run(["docker", "image", "inspect", "--format", "{{.Size}}", *tags]).stdout
-    return dict(zip(tags, map(int, output.split()), strict=True))
+def _image_sizes(digests: Sequence[str]) -> dict[str, int]:
+    output = run(["docker", "image", "inspect", "--format", "{{.Size}}", *digests]).stdout
+    return dict(zip(digests, map(int, output.split()), strict=True))
 
 
-def _build_iso(session: Session, prepared: Prepared, staging: Path) -> Artifact:
-    """The ISO from the boot tree and this site's files."""
+def _build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifacts: Sequence[Artifact]) -> Artifact:
+    """The ISO, checked; where the engine has damaged the boot tree since it was made, from one made anew."""
+    boot_tree = next(each for each in artifacts if each.kind == "boot-tree")
+    try:
+        return _build_iso(session, prepared, staging, boot_tree.digest)
+    except gate.DamagedBootTree as error:
+        session.say(f"{error.message}; making it anew")
+    (staging / f"{session.environment.iso.name}.iso").unlink()
+    targets = session.plan.of_kind("boot-tree")
+    [boot_tree] = _build_images(session, prepared, staging, targets, fresh=BOOT_TREE_STAGES)
+    return _build_iso(session, prepared, staging, boot_tree.digest)
+
+
+def _build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: str) -> Artifact:
+    """The ISO from the boot tree (an image's digest) and this site's files, checked."""
     environment, inputs, root = session.environment, prepared.inputs, session.root
     target = session.plan.iso
     path = staging / f"{environment.iso.name}.iso"
@@ -143,23 +154,23 @@ def _build_iso(session: Session, prepared: Prepared, staging: Path) -> Artifact:
         session.say(
             f"note: {environment.user.name} has the guide's password, {DEFAULT_PASSWORD}; set secrets.user_password"
         )
-    with tempfile.TemporaryDirectory(prefix="edgebuild-") as folder:
+    # Not in /tmp: what a killed run leaves of it goes with the next run.
+    with tempfile.TemporaryDirectory(prefix=".site-", dir=staging) as folder:
         user_data = Path(folder) / "user-data"
         user_data.touch(mode=0o600)
         user_data.write_text(prepared.user_data, encoding="utf-8")
-        result = assemble(
-            IsoRequest(
-                image=session.plan.boot_tree.tags[0],
-                arch=environment.os.arch,
-                grub_cfg=staging / "inputs/grub.cfg",
-                user_data=user_data,
-                content=tuple(root / each for each in inputs.content),
-                cluster_definition=root / inputs.cluster_definition if inputs.cluster_definition else None,
-                overlay=root / "overlay/files-iso" if inputs.overlay_iso else None,
-                epoch=environment.iso.epoch,
-            ),
-            path,
+        request = IsoRequest(
+            image=boot_tree,
+            arch=environment.os.arch,
+            grub_cfg=staging / "inputs/grub.cfg",
+            user_data=user_data,
+            content=tuple(root / each for each in inputs.content),
+            cluster_definition=root / inputs.cluster_definition if inputs.cluster_definition else None,
+            overlay=root / "overlay/files-iso" if inputs.overlay_iso else None,
+            epoch=environment.iso.epoch,
         )
+        result = assemble(request, path)
+        found = gate.check_iso_of(session, request, result)
     return Artifact(
         name=target.name,
         kind=target.kind,
@@ -167,6 +178,7 @@ def _build_iso(session: Session, prepared: Prepared, staging: Path) -> Artifact:
         digest=f"sha256:{result.sha256}",
         size_bytes=result.size_bytes,
         seconds=round(result.seconds, 2),
+        **found,
     )
 
 
@@ -195,7 +207,7 @@ def render_inputs(session: Session) -> None:
     prepared = prepare(session, with_secrets=False)
     with session.results.lock(session.say), session.results.staging() as staging:
         _write_texts(prepared.texts, staging / "inputs")
-        session.results.publish(staging, session.plan.names)
+        publish(session, staging)
     for name in prepared.texts:
         sys.stdout.write(f"build/{session.plan.environment}/inputs/{name}\n")
 
@@ -205,7 +217,7 @@ def profile(session: Session) -> None:
     text = render.render_profile(session.environment)
     with session.results.lock(session.say), session.results.staging() as staging:
         (staging / "cluster-profile.yaml").write_text(text, encoding="utf-8")
-        session.results.publish(staging, session.plan.names)
+        publish(session, staging)
     sys.stdout.write(text)
     session.say(f"written to build/{session.plan.environment}/cluster-profile.yaml")
 

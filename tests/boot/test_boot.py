@@ -83,7 +83,9 @@ def test_results_of_the_demo(workspace: Workspace, demo: Result) -> None:
     artifacts = {each["name"]: each for each in json.loads(workspace.result("demo", "artifacts.json").read_text())}
     assert artifacts["iso"]["digest"] == "sha256:" + (iso.with_name(iso.name + ".sha256").read_text().split()[0])
     assert artifacts["iso"]["size_bytes"] == iso.stat().st_size
-    assert set(artifacts["iso"]) == {"name", "kind", "path", "digest", "size_bytes", "seconds"}
+    assert set(artifacts["iso"]) == {
+        *("name", "kind", "path", "digest", "size_bytes", "seconds", "contents", "asked")
+    }
     for name in ("Dockerfile", "docker-bake.json", "grub.cfg", "user-data", "plan.json"):
         assert workspace.result("demo", f"inputs/{name}").exists()
 

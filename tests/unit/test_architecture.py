@@ -7,30 +7,37 @@ from pathlib import Path
 PURE = [
     "errors",
     "model",
+    "yamltext",
     "layers",
+    "expressions",
     "config",
     "plan",
     "inputs",
+    "quoting",
     "render",
     "grub",
     "cloudconfig_keys",
     "cloudconfig",
+    "forms",
     "secrets",
 ]
-PURE += ["arguments", "generated", "report", "progress", "console", "imagecheck"]
+PURE += ["sbom", "arguments", "generated", "report", "progress", "console", "imagecheck"]
 EFFECTS = [
     "run",
+    "signing",
     "commit",
     "isofile",
     "squashfs",
     "structure",
     "sums",
     "records",
+    "locking",
     "view",
     "bake",
     "host",
     "engine",
     "bootstrap",
+    "container",
     "iso",
     "registry",
     "transport",
@@ -40,8 +47,9 @@ EFFECTS = [
     "doctor",
     "results",
     "session",
+    "space",
 ]
-ORDER = [*PURE, *EFFECTS, "delivery", "workflow", "checking", "validate"]
+ORDER = [*PURE, *EFFECTS, "seal", "gate", "verify", "delivery", "workflow", "checking", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
 
 

@@ -1,13 +1,17 @@
 """Every program's arguments, as lists."""
 
+import csv
 import os
 import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgebuild import boot, bootstrap, engine, host, iso
 from edgebuild.boot import BootRequest
+from edgebuild.container import container_argv
 from edgebuild.errors import ToolError
 from edgebuild.iso import IsoRequest, content_parts
 
@@ -75,17 +79,32 @@ def test_arm64_has_no_bios() -> None:
     assert "platform_id=0xef" in argv
 
 
-def test_containers_have_no_network_and_the_users_rights() -> None:
-    user = f"{os.getuid()}:{os.getgid()}"
+def test_containers_have_the_least_rights() -> None:
     for argv in (
         iso.docker_argv(REQUEST, "name", ["xorriso"], output=Path("/tmp/o")),
         boot.docker_argv(BOOT, "name", Path("/tmp/x"), kvm=False),
     ):
-        assert argv[:3] == ["docker", "run", "--rm"]
-        assert argv[argv.index("--network") + 1] == "none"
-        assert argv[argv.index("--user") + 1] == user
-        assert "--privileged" not in argv
-        assert "secret" not in " ".join(argv)
+        text = " ".join(argv)
+        for part in (
+            "docker run --rm", "--network none", "--cap-drop ALL", "--security-opt no-new-privileges", "--read-only",
+            "--pull never", f"--user {os.getuid()}:{os.getgid()}",
+        ):  # fmt: skip
+            assert part in text
+        assert not {"--privileged", "--device"} & set(argv)
+        assert argv.count("--cap-add") == (os.getuid() == 0)
+        assert "secret" not in text
+
+
+def test_a_user_who_is_not_root_adds_no_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    assert "--cap-add" not in iso.docker_argv(REQUEST, "name", [], output=Path("/o"))
+
+
+@given(path=st.text(st.characters(exclude_categories=["Cs", "Cc"])))
+def test_a_path_cannot_leave_its_mount(path: str) -> None:
+    argv = container_argv("image", [], name="n", read={"/in": Path("/s") / path})
+    fields = next(csv.reader([argv[argv.index("--mount") + 1]]))
+    assert fields == ["type=bind", f"source={Path('/s') / path}", "target=/in", "readonly"]
 
 
 def test_qemu() -> None:

@@ -59,7 +59,7 @@ def test_wrong_template(text: str, expected: str) -> None:
     ("text", "expected"),
     [
         ("stylus: {}\n", "the first line must be #cloud-config"),
-        (HEAD + "stylus:\n  site: {}\n stages: {}\n", "not valid YAML (rendered line 4)"),
+        (HEAD + "stylus:\n  site: {}\n stages: {}\n", "found '<block mapping start>' (rendered line 4)"),
         (HEAD + "install: {}\ninstall: {}\n", "install stands there twice"),
         (HEAD + "a\n", "expected `key: value` lines"),
         (HEAD + "stylus: {site: {edgeHostTokn: x}}", "stylus.site.edgeHostTokn: no such key; did you mean edgeHostToken?"),

@@ -1,0 +1,165 @@
+"""What must hold before anything is shown or leaves: images and ISO are checked as soon as they are built."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgebuild.errors import VerificationError
+from edgebuild.imagecheck import FACTS, INITRD, image_problems, initrd_problems, parse_facts
+from edgebuild.iso import CONTENT_FOLDER, IsoRequest, IsoResult, content_parts
+from edgebuild.isofile import AREA_PADDING, Iso, digest, read_iso
+from edgebuild.plan import OS_FAMILIES
+from edgebuild.results import Artifact
+from edgebuild.run import CommandFailed, run
+from edgebuild.session import Session
+from edgebuild.structure import MENU, USER_DATA, Expected, check_iso
+
+OS_KINDS = ("base-image", "provider-image", "installer-image")
+LABEL = "COS_LIVE"
+BLOCK_SIZE = 1 << 20
+COMPRESSORS = {"fast": "zstd", "small": "zstd", "smallest": "xz"}
+PATCHED = "boot/eltorito.img"  # xorriso writes its own position into it
+LEFT_OUT = ("boot/boot_hybrid.img",)  # becomes the boot record
+
+
+def image_argv(image: str, script: str) -> list[str]:
+    """`docker run` of a shell script in an image that was built here: as its root, with the least rights."""
+    argv = ["docker", "run", "--rm", "--pull", "never", "--network", "none", "--cap-drop", "ALL"]
+    argv += ["--security-opt", "no-new-privileges", "--read-only", "--tmpfs", "/tmp:exec"]  # noqa: S108 - lsinitrd's
+    return [*argv, "--user", "0:0", "--entrypoint", "/bin/sh", image, "-c", script]
+
+
+def check_images(session: Session, artifacts: Sequence[Artifact]) -> None:
+    """Check every OS image among these. Raises VerificationError that names every problem of every image."""
+    if problems := images_problems(session, artifacts):
+        raise VerificationError(
+            "not fit for a host:\n  " + "\n  ".join(problems),
+            hint="earlier results are as they were; look at os.base_image, overlay/ and your lines of Dockerfile.j2",
+        )
+
+
+def images_problems(session: Session, artifacts: Sequence[Artifact]) -> list[str]:
+    """Everything wrong with the OS images among these. What has passed before is not looked at again."""
+    records = session.results.records
+    images = [each for each in artifacts if each.kind in OS_KINDS and not records.get("images", each.digest)]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        found = list(pool.map(lambda image: _problems(session, image), images))
+    return [f"{image.name}: {problem}" for image, own in zip(images, found, strict=True) for problem in own]
+
+
+def _problems(session: Session, image: Artifact) -> list[str]:
+    kairos = not session.environment.os.bootstrap
+    try:
+        facts = parse_facts(run(image_argv(image.digest, FACTS)).stdout)
+    except CommandFailed as error:
+        return [f"no shell runs in it: {error.result.stderr.strip().splitlines()[-1:]}"]
+    problems = image_problems(facts, kairos=kairos, family=OS_FAMILIES[session.environment.os.distribution])
+    if not problems:
+        # Provider images have the initrd of the base; one look is enough.
+        known = session.results.records.get("initrds", facts.initrd_sha256)
+        if not known:
+            listing = run(image_argv(image.digest, INITRD), check=False).stdout.splitlines()
+            problems = initrd_problems(listing, kairos=kairos)
+            if not problems:
+                session.results.records.add("initrds", facts.initrd_sha256)
+    if not problems:
+        session.results.records.add("images", image.digest)
+    return problems
+
+
+def check_iso_of(session: Session, request: IsoRequest, result: IsoResult) -> dict[str, Any]:
+    """Check an ISO that was just written against all that it was made from.
+
+    Returns what artifacts.json keeps of it: `contents` and `asked`. Raises DamagedBootTree, VerificationError.
+    """
+    iso = read_iso(result.path)
+    compressor = COMPRESSORS[session.environment.iso.compression]
+    expected = Expected(arch=request.arch, label=LABEL, compressor=compressor, block_size=BLOCK_SIZE)
+    contents = _contents(result.path, iso)
+    found = {part["name"]: part["sha256"] for part in contents}
+    tree = _tree_files(request, result)
+    damaged = [name for name, wanted in tree.items() if found.get(name, "") != wanted]
+    if damaged:
+        raise DamagedBootTree(
+            "the boot tree in the engine is damaged: " + ", ".join(sorted(damaged)), hint="build again"
+        )
+    problems = check_iso(result.path, iso, expected)
+    problems += [
+        f"{name}: {'other content than it was made from' if name in found else 'missing'}"
+        for name, wanted in _site_files(request).items()
+        if found.get(name, "") != wanted
+    ]
+    if problems:
+        raise VerificationError(
+            f"{result.path.name} is not what it should be:\n  " + "\n  ".join(problems),
+            hint="the earlier ISO is as it was",
+        )
+    asked = {name: value for name, value in asdict(expected).items() if value}
+    return {"contents": contents, "asked": asked}
+
+
+class DamagedBootTree(VerificationError):
+    """What the engine has stored is not what was built."""
+
+
+def _contents(path: Path, iso: Iso) -> list[dict[str, Any]]:
+    """Every part of the ISO but padding, with its hash; the file is still in memory, so this costs no reading."""
+    regions = [each for each in iso.regions if not each.name.startswith(AREA_PADDING)]
+    names = list(dict.fromkeys(each.name for each in regions))
+    grouped = {name: iso.files.get(name) or [each for each in regions if each.name == name] for name in names}
+    grouped |= {name: parts for name, parts in iso.files.items() if name not in grouped}
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        hashes = list(pool.map(lambda parts: digest(path, parts), grouped.values()))
+    return [
+        {
+            "name": name,
+            "offset": parts[0].offset if parts else 0,
+            "length": sum(each.length for each in parts),
+            "sha256": sha256,
+        }
+        for (name, parts), sha256 in zip(grouped.items(), hashes, strict=True)
+    ]
+
+
+def _tree_files(request: IsoRequest, result: IsoResult) -> dict[str, str]:
+    """The boot tree's files with their hashes, but for those that the site's files replace."""
+    overlay = _overlay_files(request)
+    return {
+        f"/{name}": sha256
+        for name, sha256 in result.tree.items()
+        if name != PATCHED and name not in LEFT_OUT and f"/{name}" not in overlay and f"/{name}" != MENU
+    }
+
+
+def _overlay_files(request: IsoRequest) -> dict[str, Path]:
+    if not request.overlay:
+        return {}
+    files = (path for path in request.overlay.rglob("*") if path.is_file() and not path.is_symlink())
+    return {f"/{path.relative_to(request.overlay)}": path for path in files if path.name != ".gitkeep"}
+
+
+def _site_files(request: IsoRequest) -> dict[str, str]:
+    """What the site's own files must be on the ISO, as hashes."""
+    sources = {**_overlay_files(request), USER_DATA: request.user_data}
+    sources.setdefault(MENU, request.grub_cfg)
+    if request.cluster_definition:
+        sources["/opt/spectrocloud/clusterconfig/spc.tgz"] = request.cluster_definition
+    found = {name: _digest(path, 0, path.stat().st_size) for name, path in sources.items()}
+    for path in request.content:
+        for number, (offset, length) in enumerate(content_parts(path.stat().st_size)):
+            found[f"{CONTENT_FOLDER}/{path.name}_part{number:02d}"] = _digest(path, offset, length)
+    return found
+
+
+def _digest(path: Path, offset: int, length: int) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(offset)
+        while length and (data := file.read(min(length, 1 << 20))):
+            found.update(data)
+            length -= len(data)
+    return found.hexdigest()

@@ -1,0 +1,72 @@
+"""Bills of materials of real package databases, checked against CycloneDX's own schema."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from edgebuild import sbom
+from edgebuild.host import read_os_release
+from edgebuild.run import run
+
+SPEC = """\
+Name: edgebuild-tests
+Epoch: 3
+Version: 1.2
+Release: 4
+Summary: a package of the tests
+License: Apache-2.0
+Vendor: The Tests
+BuildArch: noarch
+%description
+Nothing.
+%files
+"""
+
+
+def check(text: str) -> None:
+    """Fail unless this is CycloneDX 1.6."""
+    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    assert problem is None, str(problem)[:2000]
+
+
+def test_dpkg() -> None:
+    packages = sbom.parse_dpkg(run(sbom.DPKG_QUERY).stdout)
+    assert sbom.parse_dpkg_status(Path("/var/lib/dpkg/status").read_text()) == packages
+    assert {"dpkg", "libc6", "bash"} <= {package.name for package in packages}
+    subject = sbom.Subject("here", "1", "sha256:" + "0" * 64, "root-filesystem")
+    text = sbom.bills([subject], packages, read_os_release(), epoch=1704067200, version="0.1")[0]
+    check(text)
+    assert len(json.loads(text)["components"]) == len(packages) + 1
+
+
+def test_rpm(tmp_path: Path) -> None:
+    """A package made here, in a database of its own."""
+    if not (shutil.which("rpmbuild") and shutil.which("rpm")):
+        run(["apt-get", "update"])
+        run(
+            ["apt-get", "install", "--yes", "--no-install-recommends", "rpm"],
+            env={"DEBIAN_FRONTEND": "noninteractive"},
+        )
+    (tmp_path / "tests.spec").write_text(SPEC)
+    run(["rpmbuild", "-bb", "--define", f"_topdir {tmp_path}", tmp_path / "tests.spec"])
+    made = next(tmp_path.glob("RPMS/noarch/*.rpm"))
+    database = ["--dbpath", str(tmp_path / "database")]
+    run(["rpm", *database, "--justdb", "--nodeps", "--install", made])
+    packages = sbom.parse_rpm(run([*sbom.RPM_QUERY, *database]).stdout)
+    source = "edgebuild-tests-1.2-4.src.rpm"
+    assert packages == [
+        sbom.Package("rpm", "edgebuild-tests", "1.2-4", "noarch", epoch=3, source=source, supplier="The Tests")
+    ]
+    subject = sbom.Subject("leap", "15.6", "sha256:" + "0" * 64, "image")
+    check(sbom.bills([subject], packages, {"ID": "opensuse-leap", "VERSION_ID": "15.6"}, epoch=0, version="0.1")[0])
+
+
+def test_the_validator_finds_faults() -> None:
+    subject = sbom.Subject("x", "1", "sha256:" + "0" * 64, "image")
+    text = sbom.bills([subject], [], {}, epoch=0, version="0.1")[0]
+    with pytest.raises(AssertionError):
+        check(text.replace('"container"', '"vessel"'))
