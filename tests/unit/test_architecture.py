@@ -21,7 +21,7 @@ PURE = [
     "forms",
     "secrets",
 ]
-PURE += ["sbom", "arguments", "generated", "report", "progress", "console", "imagecheck"]
+PURE += ["sbom", "provenance", "arguments", "generated", "report", "progress", "console", "imagecheck"]
 EFFECTS = [
     "run",
     "signing",
