@@ -27,6 +27,8 @@ Firmware = Literal["bios", "uefi"]
 Media = Literal["cd", "usb"]
 TAIL_LINES = 20
 STOP_CHECK_SECONDS = 0.5
+ORPHAN_SECONDS = 120  # that a boot may go on when nobody waits for it any more
+QEMU_FOLDER = ".qemu-"  # results.py removes what a killed run leaves of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +78,10 @@ def docker_argv(request: BootRequest, name: str, folder: Path, *, kvm: bool) -> 
     options = ["--interactive"]
     if kvm:
         options += ["--device", "/dev/kvm", "--group-add", str(Path("/dev/kvm").stat().st_gid)]
+    limit = ["timeout", "--foreground", "--kill-after=10", f"{request.timeout + ORPHAN_SECONDS:.0f}"]
     return container_argv(
         request.image,
-        qemu_argv(request, kvm=kvm),
+        [*limit, *qemu_argv(request, kvm=kvm)],
         name=name,
         read={"/installer.iso": request.iso},
         write={"/run/boot": folder},
@@ -111,7 +114,7 @@ def _boot_once(request: BootRequest, *, kvm: bool) -> tuple[Console, int]:
     deadline = time.monotonic() + request.timeout
     request.log.parent.mkdir(parents=True, exist_ok=True)
     request.log.touch(mode=0o600)
-    with tempfile.TemporaryDirectory(prefix="edgebuild-") as temporary:
+    with tempfile.TemporaryDirectory(prefix=QEMU_FOLDER, dir=request.log.parent) as temporary:
         folder = Path(temporary)
         pipes: dict[str, Any] = {
             "stdin": subprocess.PIPE,
@@ -156,9 +159,9 @@ def _finish(folder: Path, screenshot: Path, qemu: subprocess.Popen[Any]) -> None
     """Screenshot and end through QMP; a QEMU that is gone already has none."""
     if qemu.poll() is not None:
         return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as control:
+    with contextlib.suppress(OSError), _opened(folder) as descriptor, socket.socket(socket.AF_UNIX) as control:
         control.settimeout(30)
-        control.connect(str(folder / "qmp"))
+        control.connect(f"/proc/self/fd/{descriptor}/qmp")  # the path of a socket may have 104 characters only
         lines = control.makefile("r", encoding="utf-8")
         lines.readline()
         for command in (
@@ -172,6 +175,15 @@ def _finish(folder: Path, screenshot: Path, qemu: subprocess.Popen[Any]) -> None
                     break
     with contextlib.suppress(FileNotFoundError):
         shutil.copyfile(folder / "screen.png", screenshot)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _problem(request: BootRequest, console: Console, seconds: float) -> str:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+LABEL = "io.edgebuild=run"  # what a killed run left is found by it
+
 
 def container_argv(
     image: str,
@@ -18,7 +20,7 @@ def container_argv(
 
     `read` and `write` map paths in the container to paths on this machine.
     """
-    argv = ["docker", "run", "--rm", "--name", name, "--log-driver", "none"]
+    argv = ["docker", "run", "--rm", "--name", name, "--label", LABEL, "--log-driver", "none"]
     argv += ["--pull", "never"]  # the image was made here; one of that name on Docker Hub is somebody else's
     argv += ["--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     argv += ["--read-only", "--tmpfs", "/tmp:mode=1777"]  # noqa: S108 - the container's own

@@ -134,7 +134,7 @@ def assemble(request: IsoRequest, path: Path) -> IsoResult:
     name = f"edgebuild-iso-{uuid.uuid4().hex[:12]}"
     _check_space(request, path.parent)
     try:
-        with tempfile.TemporaryFile() as messages, tempfile.TemporaryDirectory(prefix="edgebuild-") as folder:
+        with tempfile.TemporaryFile() as messages, tempfile.TemporaryDirectory(dir=path.parent) as folder:
             argv = docker_argv(request, name, command, output=Path(folder))
             digest, size = _stream(argv, Path(folder) / PIPE, path, messages.fileno())
             tree = _tree(Path(folder) / TREE)

@@ -208,6 +208,8 @@ class Results:
         for path in (self.folder / ".sets").glob("*"):
             if path.name != alive:
                 shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob("boot/.qemu-*"):
+            shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob(".*.*"):
             if path.is_symlink() and path.suffix[1:].isdigit():
                 path.unlink()

@@ -16,6 +16,7 @@ from edgebuild.delivery import push_images
 from edgebuild.engine import ensure_engine, probe
 from edgebuild.errors import InputError, VerificationError
 from edgebuild.iso import IsoRequest, assemble
+from edgebuild.leftovers import remove_containers
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
@@ -34,6 +35,7 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
     started = time.monotonic()
     with session.results.lock(session.say):
         ensure_engine(session.root, session.consent)
+        remove_containers(session.results.folder, session.say)
         disks = space.disks(session, prepared.inputs, iso="iso" in kinds)
         space.check(disks)
         _bootstrap(session)
@@ -56,6 +58,7 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
 def build_boot_tools(session: Session, prepared: Prepared) -> None:
     """The image with QEMU that the boot check runs in."""
     ensure_engine(session.root, session.consent)
+    remove_containers(session.results.folder, session.say)
     _bootstrap(session)
     with session.results.staging() as staging:
         _write_texts(prepared.texts, staging / "inputs")

@@ -38,6 +38,7 @@ EFFECTS = [
     "engine",
     "bootstrap",
     "container",
+    "leftovers",
     "iso",
     "registry",
     "transport",
