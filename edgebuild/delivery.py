@@ -18,7 +18,7 @@ def push_images(session: Session) -> None:
     session.say(f"pushing {len(references)} images to {session.environment.image.registry}")
     with open_transfer(references) as transfer:
         pushed = registry.push(
-            docker_client(),
+            docker_client(timeout=session.environment.push.stall_seconds),
             references,
             jobs=session.environment.push.jobs,
             say=transfer.say,

@@ -182,6 +182,7 @@ class Proxy(Section):
 
 class Push(Section):
     jobs: Annotated[int, Field(ge=1, le=64)]
+    stall_seconds: Annotated[int, Field(ge=1, le=3600)]
 
 
 class Signing(Section):

@@ -19,6 +19,7 @@ from edgebuild.errors import InputError, RegistryError, ToolError
 
 T = TypeVar("T")
 ATTEMPTS = 5
+STALLED_ATTEMPTS = 2  # each takes as long as the client waits
 STATUS = r"(?<![\w:./-])({})(?![\w./-])"  # standing alone: `:500/` is a port, `k3s-1.2-403` part of a tag
 ADDRESS = re.compile(r"https?://[^\s\"]+")  # holds names, which may read like a reason
 TRANSIENT = re.compile(
@@ -36,6 +37,8 @@ ADVICE = {
 }
 # The engine itself is gone, not the registry behind it; APIError is its answer, and one of requests' errors too.
 GONE = (requests.RequestException, urllib3.exceptions.HTTPError, docker.errors.StreamParseError)
+# Nothing was heard for as long as the client waits; in a stream it comes as one of the others.
+SILENCE = (TimeoutError, requests.ReadTimeout, requests.ConnectionError, urllib3.exceptions.ReadTimeoutError)
 # Entries of an image's history that make no layer.
 METADATA = re.compile(
     r"(/bin/sh -c #\(nop\)\s+)?"
@@ -203,6 +206,21 @@ class _NotThereYet(RegistryError):
     """The registry does not show what it has just taken: it may with the next answer."""
 
 
+class _Stalled(RegistryError):
+    """The registry took the connection and says no more."""
+
+
+@contextlib.contextmanager
+def _answering(client: Any) -> Iterator[None]:
+    """The engine passes a question on and waits without end; where the registry is silent for too long, raise."""
+    try:
+        yield
+    except SILENCE as error:
+        if isinstance(error, requests.ConnectionError) and "timed out" not in str(error):
+            raise
+        raise _Stalled(f"the registry stalls: nothing came for {client.api.timeout} s, timed out") from error
+
+
 def _push_one(
     client: Any, reference: str, image: Any, patience: "_Patience", progress: Callable[[str, int, int], None]
 ) -> Pushed:
@@ -249,7 +267,8 @@ class _Patience:
                     return action()
             except (RegistryError, ToolError, docker.errors.DockerException) as error:
                 reason = str(getattr(error, "explanation", None) or getattr(error, "message", None) or error).strip()
-                if number >= self.attempts or not (isinstance(error, _NotThereYet) or is_transient(reason)):
+                attempts = min(self.attempts, STALLED_ATTEMPTS) if isinstance(error, _Stalled) else self.attempts
+                if number >= attempts or not (isinstance(error, _NotThereYet) or is_transient(reason)):
                     raise error if isinstance(error, ToolError) else RegistryError(reason) from error
             self.pause(reason, number)
             number += 1
@@ -260,7 +279,7 @@ def _stream(client: Any, reference: str, progress: Callable[[str, int, int], Non
     digest = ""
     layers: dict[str, tuple[int, int]] = {}
     name, tag = _familiar(reference), split_reference(reference)[2]
-    for event in client.api.push(name, tag=tag, stream=True, decode=True):
+    for event in _events(client, name, tag):
         if "error" in event:
             raise RegistryError(str(event["error"]))
         digest = (event.get("aux") or {}).get("Digest", digest)
@@ -274,10 +293,17 @@ def _stream(client: Any, reference: str, progress: Callable[[str, int, int], Non
     return digest
 
 
+def _events(client: Any, name: str, tag: str) -> Iterator[Any]:
+    """What the engine tells of a push; its words come all the time while bytes go out."""
+    with _answering(client):
+        yield from client.api.push(name, tag=tag, stream=True, decode=True)
+
+
 def _remote_digest(client: Any, reference: str) -> str:
     """The digest under this tag in the registry; empty when there is none."""
     try:
-        return str(client.api.inspect_distribution(reference)["Descriptor"]["digest"])
+        with _answering(client):
+            return str(client.api.inspect_distribution(reference)["Descriptor"]["digest"])
     except docker.errors.NotFound:
         return ""
 

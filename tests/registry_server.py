@@ -17,6 +17,7 @@ from pathlib import Path
 from edgebuild.run import process, run
 
 CUT_AFTER = 10_000  # bytes of a body
+STALL = -1  # the status of an answer that never comes
 # The htpasswd line of user `me` with password `secret-pass`.
 USERS = "me:$2b$05$DJTK7as6lChwi/sdfeGzuO3ng6aL85FCGNMKowA6X2rWoL/TjFv8y\n"
 
@@ -79,7 +80,7 @@ class Fault:
 
     method: str
     path: str
-    status: int  # 0: cut the connection, in the middle of the body when there is one
+    status: int  # 0: cut the connection, in the middle of the body when there is one; STALL: say nothing
     times: int
     digest: str = ""  # answer as the registry does, but with this digest in the header
     instead: str = ""  # answer as the registry does for this in place of `path`
@@ -124,6 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         body = self._body()
+        if fault and fault.status == STALL:
+            self.proxy.ended.wait()
+            self.close_connection = True
+            return
         if fault and fault.instead:
             self.path = self.path.replace(fault.path, fault.instead)
             self._relay(body)

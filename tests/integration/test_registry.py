@@ -18,7 +18,7 @@ import pytest
 from edgebuild import registry as registries
 from edgebuild.errors import InputError, RegistryError
 from edgebuild.run import run
-from tests.registry_server import CUT_AFTER, USERS, Fault, faulty_proxy, registry_server
+from tests.registry_server import CUT_AFTER, STALL, USERS, Fault, faulty_proxy, registry_server
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +157,26 @@ def test_a_connection_cut_in_a_blob(engine: Any, registry: str, said: list[str])
         assert not pushed[0].skipped
         assert proxy.taken == [CUT_AFTER]
         assert engine.api.inspect_distribution(reference)["Descriptor"]["digest"] == pushed[0].digest
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("HEAD", "/manifests/"), ("POST", "/blobs/uploads/"), ("PATCH", "/blobs/uploads/"), ("PUT", "/manifests/")],
+)
+def test_a_registry_that_stalls(registry: str, engine: Any, said: list[str], method: str, path: str) -> None:
+    from edgebuild.engine import docker_client
+
+    client = docker_client(timeout=1)
+    with contextlib.closing(client), faulty_proxy(registry) as proxy:
+        reference = image(engine, f"{proxy.address}/tests/stall:1", f"stall{method}{path}".encode())
+        proxy.faults.append(Fault(method, path, STALL, times=1000))
+        with pytest.raises(RegistryError, match="the registry stalls: nothing came for 1 s") as caught:
+            push(client, [reference], said)
+        assert caught.value.hint == "push again; what is there is skipped"
+        assert len([line for line in said if "again in" in line]) == 1, said
+        proxy.faults.clear()
+        proxy.ended.set()  # the engine itself does not give up before the connection ends
+        assert not push(client, [reference], said)[0].skipped
 
 
 def test_a_refusal_is_final(engine: Any, registry: str, said: list[str]) -> None:
