@@ -12,6 +12,8 @@ PURE = [
     "expressions",
     "config",
     "plan",
+    "links",
+    "archives",
     "inputs",
     "quoting",
     "render",

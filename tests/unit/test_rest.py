@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_inputs(repository: Path, root: Path) -> None:
     (repository / "overlay/files/link").symlink_to("/etc/a")
     (repository / "overlay/files/.gitkeep").write_text("")
     (repository / "content-1/x.zst").write_text("")
-    (repository / "content-1/y.tar").write_text("")
+    tarfile.open(repository / "content-1/y.tar", "w").close()
     found = find_inputs(repository, load_environment(root, "basic", environ={}))
     assert found.certificates == ("certs/ca.pem",)
     assert found.overlay == ("etc/a", "link")
