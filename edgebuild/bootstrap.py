@@ -10,8 +10,8 @@ from pathlib import Path
 from edgebuild.errors import BuildError
 from edgebuild.host import Consent, install, mirror_of, read_os_release, read_sources
 from edgebuild.locking import locked
-from edgebuild.model import FIXED_EPOCH
 from edgebuild.run import CommandFailed, run
+from edgebuild.values import FIXED_EPOCH
 
 INCLUDED = ("ca-certificates",)
 DEBIAN = ("debian",)

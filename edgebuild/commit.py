@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgebuild.errors import EdgebuildError
-from edgebuild.model import FIXED_EPOCH, Environment
+from edgebuild.model import Environment
 from edgebuild.run import run
+from edgebuild.values import FIXED_EPOCH
 
 
 def commit_date(root: Path, say: Callable[[str], None]) -> int:

@@ -12,11 +12,11 @@ from edgebuild.errors import VerificationError
 from edgebuild.imagecheck import FACTS, INITRD, image_problems, initrd_problems, parse_facts
 from edgebuild.iso import CONTENT_FOLDER, IsoRequest, IsoResult, content_parts
 from edgebuild.isofile import AREA_PADDING, Iso, digest, read_iso
-from edgebuild.plan import OS_FAMILIES
 from edgebuild.results import Artifact
 from edgebuild.run import CommandFailed, run
 from edgebuild.session import Session
 from edgebuild.structure import MENU, USER_DATA, Expected, check_iso
+from edgebuild.values import OS_FAMILIES
 
 OS_KINDS = ("base-image", "provider-image", "installer-image")
 LABEL = "COS_LIVE"

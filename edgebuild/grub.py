@@ -1,5 +1,6 @@
 """The installer's boot menu from the release's data. Pure."""
 
+from edgebuild import quoting
 from edgebuild.errors import InputError
 from edgebuild.model import Environment, MenuEntry
 from edgebuild.render import template_environment
@@ -8,11 +9,11 @@ INTERACTIVE = "interactive-install"
 
 
 def kernel_arguments(environment: Environment, entry: MenuEntry, firmware: str) -> str:
-    """The kernel command line of one menu entry for `efi` or `bios`."""
+    """The kernel command line of one menu entry for `efi` or `bios`, each argument quoted for grub."""
     menu = environment.grub
     own = entry.arguments.replace("{video}", getattr(menu.video, firmware))
     line = menu.line.replace("{console}", getattr(menu.console, firmware)).replace("{entry}", own)
-    return " ".join([*line.split(), *environment.iso.kernel_arguments, *entry.trailing.split()])
+    return " ".join(map(quoting.grub, [*line.split(), *environment.iso.kernel_arguments, *entry.trailing.split()]))
 
 
 def render_menu(environment: Environment) -> str:

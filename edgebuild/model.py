@@ -1,115 +1,44 @@
 """The shape of an environment: what every key is, and what it may hold. Pure data."""
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
-PATH_PART = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")  # OCI distribution specification
-TAG = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
-FIXED_EPOCH = 1704067200  # 2024-01-01: where no commit tells the date, and where no commit may change it
-EPOCHS = range(315532800, 4102444801)  # 1980, where FAT begins, to 2100
-REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
-
-
-def _check_registry(text: str) -> str:
-    if "://" in text:
-        raise ValueError("a registry is written without scheme, such as docker.io/your-docker-id")
-    host, *parts = text.split("/")
-    if "_" in host:
-        raise ValueError("a registry's host name may not contain underscores")
-    if not HOST.fullmatch(host) or not all(PATH_PART.fullmatch(part) for part in parts):
-        raise ValueError("expected host[:port][/namespace] in lower case, such as ttl.sh or docker.io/your-id")
-    return text
-
-
-def _check_repository(text: str) -> str:
-    if not all(PATH_PART.fullmatch(part) for part in text.split("/")):
-        raise ValueError("expected a repository name of lower-case letters, digits and . _ - /")
-    return text
-
-
-def _check_tag(text: str) -> str:
-    if text and (not TAG.fullmatch(text) or len(text) > 64):
-        raise ValueError("expected lower-case letters, digits and . _ - (at most 64), without spaces")
-    return text
-
-
-def _check_reference(text: str) -> str:
-    if text and not REFERENCE.fullmatch(text):
-        raise ValueError("expected an image reference such as quay.io/kairos/ubuntu:22.04")
-    return text
-
-
-def _check_secret(text: str) -> str:
-    if text and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", text):
-        raise ValueError("expected a reference, env:NAME or file:PATH; a secret's value never stands in a file")
-    return text
-
-
-def _check_proxy(text: str) -> str:
-    if text and not re.fullmatch(r"https?://[^\s'\"]+", text):
-        raise ValueError("expected a proxy address such as http://proxy.example.com:3128")
-    return text
-
-
-def _check_relative(text: str) -> str:
-    if text.startswith("/") or ".." in text.split("/"):
-        raise ValueError("expected a path inside the repository")
-    return text
-
-
-def _pattern(pattern: str, expected: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"expected {expected}")
-        return text
-
-    return AfterValidator(check)
-
-
-def _text_if_number(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _versions(value: Any) -> Any:
-    if isinstance(value, str) and value != "all":
-        return (value,)
-    return _tuple(value)
-
-
-def _check_epoch(value: Any) -> Any:
-    """`commit` as 0, which is no date."""
-    if value == "commit":
-        return 0
-    if type(value) is int and value in EPOCHS:
-        return value
-    raise ValueError(f"expected commit, or seconds since 1970 from {EPOCHS[0]} to {EPOCHS[-1]}")
-
-
-Version = Annotated[str, BeforeValidator(_text_if_number), _pattern(r"[0-9]+(\.[0-9]+)*", "a version such as 22.04")]
-KubernetesVersion = Annotated[str, _pattern(r"[0-9]+\.[0-9]+\.[0-9]+", "a version such as 1.33.6")]
-Package = Annotated[str, _pattern(r"[A-Za-z0-9][A-Za-z0-9+._:~=-]*", "a package name")]
-Name = Annotated[str, _pattern(r"[a-z0-9][a-z0-9_-]{0,62}", "lower-case letters, digits, - and _, without spaces")]
-KernelArgument = Annotated[str, _pattern(r"[A-Za-z0-9_.,:;=/@+%-]+", "one kernel argument without spaces")]
-Reference = Annotated[str, AfterValidator(_check_reference)]
-Secret = Annotated[str, AfterValidator(_check_secret)]
-RelativePath = Annotated[str, AfterValidator(_check_relative)]
-Packages = Annotated[tuple[Package, ...], BeforeValidator(_tuple)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
-Epoch = Annotated[
-    int,
-    BeforeValidator(_check_epoch),
-    WithJsonSchema(
-        {"anyOf": [{"const": "commit"}, {"type": "integer", "minimum": EPOCHS[0], "maximum": EPOCHS[-1]}]}
-    ),
-]
-KubernetesVersions = Annotated[tuple[KubernetesVersion, ...], BeforeValidator(_tuple)]
+from edgebuild.values import (
+    FIXED_EPOCH,
+    OS_FAMILIES,
+    Addresses,
+    AgentFiles,
+    AgentVersion,
+    Architectures,
+    Builder,
+    ChosenVersions,
+    DistributionName,
+    Epoch,
+    Flavor,
+    KernelArguments,
+    KubernetesVersions,
+    Line,
+    LuetPackages,
+    Name,
+    OsVersions,
+    Packages,
+    ProxyAddress,
+    Reference,
+    Registry,
+    RelativePath,
+    RelativePaths,
+    Release,
+    Repository,
+    Secret,
+    Suite,
+    Tag,
+    Title,
+    UserName,
+    Variable,
+    Version,
+    as_tuple,
+)
 
 
 class Section(BaseModel):
@@ -119,36 +48,36 @@ class Section(BaseModel):
 
 
 class Os(Section):
-    distribution: str
+    distribution: DistributionName
     version: Version
     arch: str
     base_image: Reference
-    bootstrap: Annotated[str, _pattern(r"[a-z]*", "the code name of a Debian suite, such as bookworm")]
+    bootstrap: Suite
     packages: Packages
     update_kernel: bool
     disable_selinux: bool
 
 
 class Kubernetes(Section):
-    distribution: str
-    versions: Annotated[Literal["all"] | tuple[KubernetesVersion, ...], BeforeValidator(_versions)]
+    distribution: DistributionName
+    versions: ChosenVersions
     payload: Literal["luet", "none"]
     bundle: bool
 
 
 class Image(Section):
-    registry: Annotated[str, AfterValidator(_check_registry)]
-    repository: Annotated[str, AfterValidator(_check_repository)]
-    tag: Annotated[str, AfterValidator(_check_tag)]
+    registry: Registry
+    repository: Repository
+    tag: Tag
 
 
 class Iso(Section):
     name: Name
     compression: Literal["fast", "small", "smallest"]
-    content: Annotated[tuple[RelativePath, ...], BeforeValidator(_tuple)]
+    content: RelativePaths
     cluster_definition: RelativePath
     interactive: bool
-    kernel_arguments: Annotated[tuple[KernelArgument, ...], BeforeValidator(_tuple)]
+    kernel_arguments: KernelArguments
     epoch_: Annotated[Epoch, Field(alias="epoch")]
 
     @property
@@ -158,7 +87,7 @@ class Iso(Section):
 
 
 class User(Section):
-    name: Annotated[str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a Linux user name")]
+    name: UserName
 
 
 class Secrets(Section):
@@ -171,13 +100,13 @@ class Registries(Section):
     public: Reference
     luet: Reference
     kairos: Reference
-    mirrors: dict[str, Annotated[str, AfterValidator(_check_registry)]]
+    mirrors: dict[str, Registry]
 
 
 class Proxy(Section):
-    http: Annotated[str, AfterValidator(_check_proxy)]
-    https: Annotated[str, AfterValidator(_check_proxy)]
-    no_proxy: Texts
+    http: ProxyAddress
+    https: ProxyAddress
+    no_proxy: Addresses
 
 
 class Push(Section):
@@ -202,10 +131,10 @@ class Images(Section):
 class Distribution(Section):
     """What a release knows of one distribution, and what its base-image step adds to it."""
 
-    versions: Texts
+    versions: OsVersions
     packages: Packages
     common_packages: Packages
-    step_architectures: Texts
+    step_architectures: Architectures
 
 
 class Pipeline(Section):
@@ -218,39 +147,39 @@ class Pipeline(Section):
     provider_overlay: bool
     provider_move: bool
     system_extensions: bool
-    agent_files: Texts
-    third_party_flavor: str
-    luet_environment: dict[str, str]
+    agent_files: AgentFiles
+    third_party_flavor: Flavor
+    luet_environment: dict[Variable, Line]
 
 
 class Firmware(Section):
     """Kernel arguments that differ between the two kinds of firmware."""
 
-    efi: str
-    bios: str
+    efi: Line
+    bios: Line
 
 
 class MenuEntry(Section):
-    title: str
-    arguments: str
-    trailing: str
+    title: Title
+    arguments: Line
+    trailing: Line
 
 
 class Grub(Section):
     """The installer's boot menu. `line` and `arguments` hold {console}, {entry} and {video}."""
 
-    line: str
+    line: Line
     console: Firmware
     video: Firmware
-    entries: Annotated[tuple[MenuEntry, ...], BeforeValidator(_tuple)]
+    entries: Annotated[tuple[MenuEntry, ...], BeforeValidator(as_tuple)]
 
 
 class Environment(Section):
     """One environment, complete: the result of all layers, expressions resolved."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
-    release: str
-    pe_version: Annotated[str, _pattern(r"[A-Za-z0-9._-]+", "a version such as v4.9.38")]
+    release: Release
+    pe_version: AgentVersion
     os: Os
     kubernetes: Kubernetes
     image: Image
@@ -262,14 +191,14 @@ class Environment(Section):
     proxy: Proxy
     push: Push
     signing: Signing
-    builder: Annotated[str, _pattern(r"[A-Za-z0-9._-]*", "the name of a buildx builder")]
-    architectures: Texts
+    builder: Builder
+    architectures: Architectures
     components: dict[str, Any]
     images: Images
     distributions: dict[str, Distribution]
     pipeline: Pipeline
-    kubernetes_packages: dict[str, Texts]
-    kubernetes_versions: dict[str, KubernetesVersions]
+    kubernetes_packages: dict[DistributionName, LuetPackages]
+    kubernetes_versions: dict[DistributionName, KubernetesVersions]
     grub: Grub
 
     @model_validator(mode="after")
@@ -290,6 +219,9 @@ class Environment(Section):
         if known is None:
             names = ", ".join(self.distributions)
             problems.append(f"os.distribution: {self.release} has no {os.distribution!r}; there are: {names}")
+        elif os.distribution not in OS_FAMILIES:
+            names = ", ".join(OS_FAMILIES)
+            problems.append(f"os.distribution: {os.distribution} has no steps here; there are: {names}")
         elif not os.base_image:
             if os.version not in known.versions:
                 there = ", ".join(known.versions)

@@ -10,8 +10,9 @@ import yaml
 from edgebuild import quoting
 from edgebuild.errors import InputError
 from edgebuild.inputs import Inputs
-from edgebuild.model import FIXED_EPOCH, Environment
-from edgebuild.plan import OS_FAMILIES, Plan, Target, profile_values, upstream_images
+from edgebuild.model import Environment
+from edgebuild.plan import Plan, Target, profile_values, upstream_images
+from edgebuild.values import FIXED_EPOCH, OS_FAMILIES
 
 MARKER = "# Add any other image customizations here"
 TEMPLATES = Path(__file__).parent / "templates"

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from edgebuild.run import Result, run
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "a token with 'quotes\" # and: colons"
+
+
+# The same examples in every run, and none fails for a busy machine; a hang is pytest-timeout's.
+hypothesis.settings.register_profile("edgebuild", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("edgebuild")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

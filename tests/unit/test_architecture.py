@@ -6,6 +6,7 @@ from pathlib import Path
 # A module may import those before it. Pure ones first.
 PURE = [
     "errors",
+    "values",
     "model",
     "yamltext",
     "layers",

@@ -159,7 +159,7 @@ def test_links_are_followed_as_the_kernel_does(
     tree.mkdir(parents=True)
     links = {}
     for name, target in sorted(targets.items()):
-        with contextlib.suppress(RuntimeError):  # links in a circle
+        with contextlib.suppress(RuntimeError, OSError):  # below a link that leads nowhere
             if (tree / name).parent.resolve() == (tree / name).parent:
                 (tree / name).parent.mkdir(exist_ok=True)
                 (tree / name).symlink_to(target)

@@ -7,8 +7,8 @@ import pytest
 from edgebuild.commit import commit_date, dated
 from edgebuild.config import load_environment
 from edgebuild.errors import InputError
-from edgebuild.model import FIXED_EPOCH
 from edgebuild.run import run
+from edgebuild.values import FIXED_EPOCH
 
 WHEN = 1600000000
 
