@@ -170,12 +170,12 @@ class Registry:
 
     def read_blob(self, repository: str, descriptor: Mapping[str, Any]) -> bytes:
         """A small blob as a whole, checked against its descriptor."""
-        size = int(descriptor.get("size", 0))
+        digest, size = descriptor.get("digest"), descriptor.get("size")
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or not isinstance(size, int):
+            raise OtherBytes(f"{self.host}/{repository}: a descriptor without sha256 digest and size")
         if size > LARGEST_READ:
-            raise RegistryError(
-                f"{self.host}/{repository}@{descriptor.get('digest')}: {size} bytes are too many here"
-            )
-        return b"".join(self.blob(repository, str(descriptor.get("digest")), size=size))
+            raise OtherBytes(f"{self.host}/{repository}@{digest}: {size} bytes are too many")
+        return b"".join(self.blob(repository, digest, size=size))
 
 
 def document(name: str, data: bytes) -> Document:

@@ -74,10 +74,12 @@ def statement(
     targets: Sequence[str],
     dependencies: Sequence[Dependency],
     invocation: Invocation,
+    byproducts: Sequence[Subject] = (),
 ) -> bytes:
     """The statement as JSON. `configuration` holds secrets as references only; logins in addresses are left out.
 
-    All but `runDetails` is the same for the same inputs.
+    `byproducts` are what was written about the subjects, such as bills of materials. All but `runDetails` is the same
+    for the same inputs.
     """
     definition = {
         "buildType": BUILD_TYPE,
@@ -87,15 +89,12 @@ def statement(
             "configuration": without_logins(configuration),
         },
         "resolvedDependencies": [
-            _descriptor(each) for each in sorted(set_by_name(dependencies), key=lambda each: (each.name, each.digest))
+            _descriptor(each) for each in sorted(_each_once(dependencies), key=lambda each: (each.name, each.digest))
         ],
     }
     document = {
         "_type": STATEMENT,
-        "subject": [
-            {"name": each.name, "digest": _digest(each.digest)}
-            for each in sorted(subjects, key=lambda each: each.name)
-        ],
+        "subject": _named(subjects),
         "predicateType": PREDICATE,
         "predicate": {
             "buildDefinition": definition,
@@ -106,13 +105,19 @@ def statement(
                     "startedOn": _time(invocation.started),
                     "finishedOn": _time(invocation.finished),
                 },
+                "byproducts": _named(byproducts),
             },
         },
     }
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def set_by_name(dependencies: Sequence[Dependency]) -> list[Dependency]:
+def _named(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    ordered = sorted(subjects, key=lambda each: (each.name, each.digest))
+    return [{"name": each.name, "digest": _digest(each.digest)} for each in ordered]
+
+
+def _each_once(dependencies: Sequence[Dependency]) -> list[Dependency]:
     """Each once: targets share most of what they are made from."""
     return list({(each.name, each.digest): each for each in dependencies}.values())
 
@@ -146,15 +151,38 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
+@dataclass(frozen=True)
+class Statement:
+    """What a statement of others' making is about."""
+
+    subjects: tuple[Subject, ...]
+    byproducts: tuple[Subject, ...]
+
+
+def read_statement(payload: bytes) -> Statement:
+    """Raises VerificationError when this is no statement of SLSA v1."""
+    try:
+        document = json.loads(payload)
+        found = [
+            tuple(Subject(str(each["name"]), f"sha256:{each['digest']['sha256']}") for each in part)
+            for part in (document["subject"], document["predicate"]["runDetails"].get("byproducts", []))
+        ]
+        types = (document["_type"], document["predicateType"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise VerificationError("the provenance is no in-toto statement") from error
+    if types != (STATEMENT, PREDICATE):
+        raise VerificationError("the provenance is no SLSA v1 statement")
+    return Statement(*found)
+
+
 def check_statement(payload: bytes, subjects: Sequence[Subject]) -> list[str]:
     """What differs between a statement's subjects and these, one line each; nothing when they are the same."""
     try:
-        document = json.loads(payload)
-        named = {each["name"]: f"sha256:{each['digest']['sha256']}" for each in document["subject"]}
-        types = (document["_type"], document["predicateType"])
-    except (ValueError, KeyError, TypeError):
-        return ["the provenance is no in-toto statement"]
-    problems = [] if types == (STATEMENT, PREDICATE) else ["the provenance is no SLSA v1 statement"]
+        read = read_statement(payload)
+    except VerificationError as error:
+        return [error.message]
+    named = {each.name: each.digest for each in read.subjects}
+    problems = []
     there = {each.name: each.digest for each in subjects}
     for name in sorted(named.keys() | there.keys()):
         if name not in named:

@@ -20,28 +20,34 @@ def attach(
     media_type: str,
     data: bytes,
     annotations: Mapping[str, str] | None = None,
+    *,
+    layer_annotations: Mapping[str, str] | None = None,
 ) -> str:
     """Store `data` as a referrer of the manifest of this digest; returns the referrer's digest.
 
-    The same data once more changes nothing. Raises RegistryError.
+    `annotations` are the manifest's, `layer_annotations` those of its one layer, the data. The same once more changes
+    nothing. Raises RegistryError.
     """
     _, subject_type, subject = registry.manifest(repository, subject_digest)
     for blob in (data, EMPTY_BYTES):
         registry.put_blob(repository, blob)
-    noted = {"annotations": dict(sorted(annotations.items()))} if annotations else {}
+    noted = {"annotations": dict(annotations)} if annotations else {}
+    layer = describe(media_type, data)
+    if layer_annotations:
+        layer["annotations"] = dict(layer_annotations)
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": artifact_type,
         "config": describe(EMPTY, EMPTY_BYTES),
-        "layers": [describe(media_type, data)],
+        "layers": [layer],
         "subject": describe(subject_type, subject),
         **noted,
     }
-    written = _written(manifest)
-    digest, listed = registry.put(repository, digest_of(written), written, MANIFEST)
+    content = written(manifest)
+    digest, listed = registry.put(repository, digest_of(content), content, MANIFEST)
     if not listed:
-        entry = {**describe(MANIFEST, written), "artifactType": artifact_type, **noted}
+        entry = {**describe(MANIFEST, content), "artifactType": artifact_type, **noted}
         _list_by_tag(registry, repository, subject_digest, entry)
     return digest
 
@@ -64,7 +70,7 @@ def _list_by_tag(registry: Registry, repository: str, subject_digest: str, entry
         if entry in listed:
             return
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*listed, entry]}
-        registry.put_manifest(repository, tag, _written(index), INDEX)
+        registry.put_manifest(repository, tag, written(index), INDEX)
     raise RegistryError(
         f"{registry.host}/{repository}:{tag}: the registry does not keep the list of what is attached"
     )
@@ -82,5 +88,6 @@ def _tag(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def _written(manifest: Document) -> bytes:
-    return json.dumps(manifest, separators=(",", ":")).encode()
+def written(manifest: Document) -> bytes:
+    """A manifest as bytes, the same for the same."""
+    return json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()

@@ -102,17 +102,7 @@ def verify(data: bytes, signature: str, public_key: Path) -> None:
 
     Raises VerificationError when it is not, InputError when the file holds no public key of a usable kind.
     """
-    _need("openssl")
-    if not public_key.is_file():
-        raise InputError(
-            f"{public_key}: there is no such file", hint="name the public key that belongs to signing.key"
-        )
-    loaded = run(["openssl", "pkey", "-pubin", "-in", public_key, "-noout", "-text"], check=False)
-    if loaded.returncode or not re.search(r"NIST CURVE|ASN1 OID|Modulus", loaded.stdout):
-        raise InputError(
-            f"{public_key}: no public key of the kinds EC and RSA in PEM",
-            hint="cosign public-key --key cosign.key, or: openssl pkey -in signing.pem -pubout",
-        )
+    check_public_key(public_key)
     try:
         raw = base64.b64decode(signature.strip(), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -126,6 +116,21 @@ def verify(data: bytes, signature: str, public_key: Path) -> None:
                 f"the signature is not that of the owner of {public_key}",
                 hint="the content was changed after it was signed, or this is the key of somebody else",
             )
+
+
+def check_public_key(public_key: Path) -> None:
+    """Raises InputError when the file holds no public key of a usable kind, ToolError without openssl."""
+    _need("openssl")
+    if not public_key.is_file():
+        raise InputError(
+            f"{public_key}: there is no such file", hint="name the public key that belongs to signing.key"
+        )
+    loaded = run(["openssl", "pkey", "-pubin", "-in", public_key, "-noout", "-text"], check=False)
+    if loaded.returncode or not re.search(r"NIST CURVE|ASN1 OID|Modulus", loaded.stdout):
+        raise InputError(
+            f"{public_key}: no public key of the kinds EC and RSA in PEM",
+            hint="cosign public-key --key cosign.key, or: openssl pkey -in signing.pem -pubout",
+        )
 
 
 def key_id(public_key: str) -> str:

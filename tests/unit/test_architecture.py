@@ -47,6 +47,7 @@ EFFECTS = [
     "transport",
     "oci",
     "referrers",
+    "attestations",
     "boot",
     "doctor",
     "results",
