@@ -64,18 +64,23 @@ def session(env: str, settings: list[str] | None) -> "Session":
 @task(help={**ENV, "push": "push the provider images afterwards"})
 def build_all_images(_: Context, env: str = "", set: list[str] | None = None, push: bool = False) -> None:
     """Build provider images, installer image, ISO with checksum, and the cluster profile."""
-    from edgebuild import workflow
+    from edgebuild import delivery, workflow
 
     current = session(env, set)
-    workflow.build(current, ["provider-image", "installer-image", "boot-tree", "iso"], push=push)
+    workflow.build(current, ["provider-image", "installer-image", "boot-tree", "iso"])
+    if push:
+        delivery.push_images(current)
 
 
 @task(help={**ENV, "push": "push the images afterwards"})
 def build_provider_images(_: Context, env: str = "", set: list[str] | None = None, push: bool = False) -> None:
     """Build the provider images of all Kubernetes versions, and the cluster profile."""
-    from edgebuild import workflow
+    from edgebuild import delivery, workflow
 
-    workflow.build(session(env, set), ["provider-image"], push=push)
+    current = session(env, set)
+    workflow.build(current, ["provider-image"])
+    if push:
+        delivery.push_images(current)
 
 
 @task(help={**ENV, "k8s-version": "the Kubernetes version, such as 1.33.6"})
@@ -122,12 +127,12 @@ def checksum(_: Context, env: str = "", set: list[str] | None = None) -> None:
     workflow.checksum(session(env, set))
 
 
-@task()
-def push(_: Context, env: str = "", set: list[str] | None = None) -> None:
+@task(help={**ENV, "verified": "move the tags only to images of a set that passed verify and boot"})
+def push(_: Context, env: str = "", set: list[str] | None = None, verified: bool = False) -> None:
     """Push the provider images to the registry."""
     from edgebuild import delivery
 
-    delivery.push_images(session(env, set))
+    delivery.push_images(session(env, set), verified=verified)
 
 
 @task()

@@ -1,47 +1,111 @@
 """Images on their way out: pushed to the registry, or listed in the engine."""
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from edgebuild import registry, report
+from edgebuild import checking, oci, registry, report, verify
 from edgebuild.engine import docker_client, ensure_engine
-from edgebuild.errors import InputError
+from edgebuild.errors import InputError, RegistryError
+from edgebuild.registry import Pushed, split_reference
 from edgebuild.results import Artifact
 from edgebuild.seal import publish
 from edgebuild.session import Session
 from edgebuild.view import open_transfer
 
+CANDIDATE = "-candidate"
 
-def push_images(session: Session) -> None:
-    """Push every provider image of the plan and note the registry's digests."""
-    references = [target.tags[0] for target in session.plan.of_kind("provider-image")]
-    ensure_engine(session.root, session.consent)
-    session.say(f"pushing {len(references)} images to {session.environment.image.registry}")
-    with open_transfer(references) as transfer:
-        pushed = registry.push(
-            docker_client(timeout=session.environment.push.stall_seconds),
-            references,
-            jobs=session.environment.push.jobs,
-            say=transfer.say,
-            progress=transfer.progress,
-        )
+
+def push_images(session: Session, *, verified: bool = False) -> None:
+    """Push every provider image of the plan and note the registry's digests.
+
+    `verified`, which the configuration may ask for too: the tags move only to what passed verify and boot.
+    """
     targets = {target.tags[0]: target for target in session.plan.of_kind("provider-image")}
-    artifacts = [
-        Artifact(
-            name=targets[each.reference].name,
-            kind="provider-image",
-            reference=each.reference,
-            digest=each.digest,
-            size_bytes=each.size_bytes,
-            seconds=round(each.seconds, 2),
-        )
-        for each in pushed
-    ]
+    ensure_engine(session.root, session.consent)
+    verified = verified or session.environment.push.require == "verified"
+    if verified:
+        pushed = _push_verified(session, list(targets))
+    else:
+        session.say(f"pushing {len(targets)} images to {session.environment.image.registry}")
+        pushed = _push(session, list(targets))
+    artifacts = [_artifact(session, targets[each.reference].name, each) for each in pushed]
     with session.results.lock(session.say), session.results.staging() as staging:
         publish(session, staging, artifacts)
+        if verified:
+            verify.remember(session, [])  # the same set, with the registry's digests
     for each in pushed:
         sys.stdout.write(f"{each.reference}@{each.digest}\n")
-    if note := registry.lifetime(references[0]):
+    if note := registry.lifetime(pushed[0].reference):
         session.say(f"note: {note}")
+
+
+def _push(session: Session, references: Sequence[str]) -> list[Pushed]:
+    settings = session.environment.push
+    with open_transfer(references) as transfer:
+        client = docker_client(timeout=settings.stall_seconds)
+        return registry.push(client, references, jobs=settings.jobs, say=transfer.say, progress=transfer.progress)
+
+
+def _artifact(session: Session, name: str, pushed: Pushed) -> Artifact:
+    known = session.results.artifact(name)
+    if known and known.reference == pushed.reference and known.digest == pushed.image:
+        return replace(known, registry_digest=pushed.digest)
+    return Artifact(
+        name=name,
+        kind="provider-image",
+        reference=pushed.reference,
+        digest=pushed.image,
+        registry_digest=pushed.digest,
+        size_bytes=pushed.size_bytes,
+        seconds=round(pushed.seconds, 2),
+    )
+
+
+def _push_verified(session: Session, references: Sequence[str]) -> list[Pushed]:
+    """Push under candidate tags what has passed; then let the final tags lead to the same digests."""
+    images = _passed(session, references)
+    session.say(f"pushing {len(references)} candidates to {session.environment.image.registry}")
+    client = docker_client()
+    candidates = {f"{reference}{CANDIDATE}": reference for reference in references}
+    try:
+        for candidate, reference in candidates.items():
+            name, _, tag = candidate.rpartition(":")
+            client.api.tag(images[reference], name, tag)
+        pushed = _push(session, list(candidates))
+    finally:
+        for candidate in candidates:
+            if registry.has_image(client, candidate):
+                client.api.remove_image(candidate, noprune=True)
+        client.close()
+    session.say("every candidate has its digest in the registry; moving the tags")
+    final = [replace(each, reference=candidates[each.reference]) for each in pushed]
+    for each in final:
+        _move_tag(each)
+    return final
+
+
+def _passed(session: Session, references: Sequence[str]) -> Mapping[str, str]:
+    """Reference to digest of each image of the set that passed verify and boot; what has not yet does so now."""
+    if not verify.is_verified(session):
+        checking.verify(session, registry=False)
+    checking.boot(session, "both", "cd")
+    images = {each.reference: each.digest for each in session.results.artifacts()}
+    if missing := [reference for reference in references if reference not in images]:
+        raise InputError(
+            "not built yet: " + ", ".join(missing), hint=f"./inv build-all-images --env {session.plan.environment}"
+        )
+    return {reference: images[reference] for reference in references}
+
+
+def _move_tag(image: Pushed) -> None:
+    """By the same manifest's bytes, so that the digest stays: buildx may wrap it into an index of another digest."""
+    host, repository, tag = split_reference(image.reference)
+    remote = oci.Registry(host)
+    remote.retag(repository, image.digest, tag)
+    found = remote.manifest(repository, tag)[0]
+    if found != image.digest:
+        raise RegistryError(f"{image.reference}: the tag leads to {found}, and was moved to {image.digest}")
 
 
 def images(session: Session) -> None:

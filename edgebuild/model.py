@@ -110,6 +110,7 @@ class Proxy(Section):
 
 
 class Push(Section):
+    require: Literal["", "verified"]
     jobs: Annotated[int, Field(ge=1, le=64)]
     stall_seconds: Annotated[int, Field(ge=1, le=3600)]
 

@@ -48,10 +48,11 @@ METADATA = re.compile(
 
 @dataclass(frozen=True)
 class Pushed:
-    """An image that the registry has. `digest` is its manifest's."""
+    """An image that the registry has. `digest` is its manifest's, `image` the engine's own."""
 
     reference: str
     digest: str
+    image: str
     size_bytes: int
     seconds: float
     skipped: bool
@@ -202,6 +203,11 @@ def _inspect(client: Any, reference: str) -> Any:
             return None
 
 
+def has_image(client: Any, reference: str) -> bool:
+    """Whether the engine has an image of this name or digest."""
+    return bool(_inspect(client, reference))
+
+
 class _NotThereYet(RegistryError):
     """The registry does not show what it has just taken: it may with the next answer."""
 
@@ -232,7 +238,7 @@ def _push_one(
             raise
         known = ""  # a registry may refuse to be asked for what is not there: the push tells
     if known and f"{_familiar(reference)}@{known}" in (image.get("RepoDigests") or []):
-        return Pushed(reference, known, image["Size"], time.monotonic() - started, skipped=True)
+        return Pushed(reference, known, image["Id"], image["Size"], time.monotonic() - started, skipped=True)
     digest = patience.attempt(lambda: _stream(client, reference, progress))
 
     def compare() -> None:
@@ -242,7 +248,7 @@ def _push_one(
             raise kind(f"pushed {digest}, but the registry has {found or 'nothing'} under this tag")
 
     patience.attempt(compare)
-    return Pushed(reference, digest, image["Size"], time.monotonic() - started, skipped=False)
+    return Pushed(reference, digest, image["Id"], image["Size"], time.monotonic() - started, skipped=False)
 
 
 def _familiar(reference: str) -> str:

@@ -12,7 +12,6 @@ from edgebuild import arguments, gate, render, report, space
 from edgebuild.bake import BakeRequest, BakeResult, bake
 from edgebuild.bootstrap import bootstrap_base
 from edgebuild.config import load_environment
-from edgebuild.delivery import push_images
 from edgebuild.engine import ensure_engine, probe
 from edgebuild.errors import InputError, VerificationError
 from edgebuild.iso import IsoRequest, assemble
@@ -27,8 +26,8 @@ from edgebuild.view import open_view
 BOOT_TREE_STAGES = ("boot-tree-files", "boot-tree")
 
 
-def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> None:
-    """Build the targets of these kinds, publish the results in one step, and push when asked."""
+def build(session: Session, kinds: Sequence[Kind]) -> None:
+    """Build the targets of these kinds, and publish the results in one step."""
     needs_secrets = "iso" in kinds or ("provider-image" in kinds and bool(session.environment.secrets.luet_auth))
     prepared = prepare(session, with_secrets=needs_secrets)
     targets = [target for target in session.plan.targets if target.kind in kinds]
@@ -50,8 +49,6 @@ def build(session: Session, kinds: Sequence[Kind], *, push: bool = False) -> Non
                 (staging / "cluster-profile.yaml").write_text(profile_text, encoding="utf-8")
             drop = ("*.iso", "*.iso.sha256") if "iso" in kinds else ()
             publish(session, staging, artifacts, drop=drop)
-    if push:
-        push_images(session)
     _report(session, kinds, artifacts, time.monotonic() - started)
 
 

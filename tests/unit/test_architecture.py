@@ -54,7 +54,7 @@ EFFECTS = [
     "session",
     "space",
 ]
-ORDER = [*PURE, *EFFECTS, "seal", "gate", "verify", "delivery", "workflow", "checking", "validate"]
+ORDER = [*PURE, *EFFECTS, "seal", "gate", "verify", "workflow", "checking", "delivery", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
 
 
