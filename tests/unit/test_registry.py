@@ -49,7 +49,7 @@ class Engine:
     def inspect_image(self, reference: str) -> dict[str, Any]:
         if "missing" in reference:
             raise docker.errors.ImageNotFound("none")
-        return {"Size": 9, "RepoDigests": self.digests}
+        return {"Id": "sha256:image", "Size": 9, "RepoDigests": self.digests}
 
     def inspect_distribution(self, reference: str) -> dict[str, Any]:
         return {"Descriptor": {"digest": self._answer(next(self.remote))}}
