@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from edgebuild.errors import BuildError
 
-# The commands whose output is read here; `dpkg-query` and `rpm` read the root file system that they run in.
+# The commands whose output is read here; they read the root file system that they run in.
 DPKG_FIELDS = (
     "Package",
     "Version",
@@ -22,7 +22,23 @@ DPKG_FIELDS = (
 DPKG_QUERY = ("dpkg-query", "-W", "-f", "\\t".join(f"${{{name}}}" for name in DPKG_FIELDS) + "\\n")
 RPM_FIELDS = ("NAME", "EPOCHNUM", "VERSION", "RELEASE", "ARCH", "SOURCERPM", "VENDOR")
 RPM_QUERY = ("rpm", "-qa", "--qf", "\\t".join(f"%{{{name}}}" for name in RPM_FIELDS) + "\\n")
+MARK = "== "
+# Prints all that a bill needs, for an image with no more than a POSIX shell. rpm wants to write beside its database.
+INVENTORY = f"""set -e
+echo "{MARK}os-release"
+[ ! -f /etc/os-release ] || cat /etc/os-release
+if [ -s /var/lib/dpkg/status ]; then
+    printf '\\n{MARK}dpkg\\n'
+    cat /var/lib/dpkg/status
+fi
+if command -v rpm >/dev/null; then
+    cp -r "$(rpm --eval %_dbpath)" /tmp/rpm-database
+    printf '\\n{MARK}rpm\\n'
+    {RPM_QUERY[0]} --dbpath /tmp/rpm-database {RPM_QUERY[1]} {RPM_QUERY[2]} '{RPM_QUERY[3]}'
+fi
+"""
 
+ROOT = "subject"
 NAMESPACE = uuid.UUID("6e4bd5f4-6a8f-5e0c-8f3b-0c8d3f1f5a55")  # of the serial numbers
 # Vendors by the package-url specification, where they are not called as os-release's ID.
 VENDORS = {"opensuse-leap": "opensuse", "opensuse-tumbleweed": "opensuse", "sles": "suse", "rhel": "redhat"}
@@ -43,13 +59,46 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Something in a subject that no package manager knows, such as Kubernetes."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
 class Subject:
-    """What a bill is about. `digest` is sha256:… of the image's manifest or the file."""
+    """What a bill is about. `digest` is sha256:…, of an image's id or manifest or of the file."""
 
     name: str
     version: str
     digest: str
     kind: Literal["image", "root-filesystem"]
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What INVENTORY printed, read: installed packages, and the text of os-release."""
+
+    packages: tuple[Package, ...]
+    os_release: str
+
+
+def parse_inventory(text: str) -> Inventory:
+    """Raises BuildError where the text is none, or holds no package."""
+    sections: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(MARK):
+            lines = sections.setdefault(line.removeprefix(MARK), [])
+        else:
+            lines.append(line)
+    texts = {name: "\n".join(found).strip("\n") for name, found in sections.items()}
+    packages = [*parse_dpkg_status(texts.get("dpkg", "")), *parse_rpm(texts.get("rpm", ""))]
+    if not packages:
+        raise BuildError("neither dpkg nor rpm knows a package in it", hint="a bill of materials needs one of them")
+    return Inventory(tuple(packages), texts.get("os-release", "") + "\n")
 
 
 def parse_dpkg(text: str) -> list[Package]:
@@ -139,6 +188,7 @@ def _about(document: dict[str, Any], subject: Subject) -> str:
     algorithm, _, value = subject.digest.partition(":")
     if algorithm != "sha256" or len(value) != 64:
         raise BuildError(f"{subject.name}: {subject.digest!r} is no sha256 digest")
+    parts = [_part(each) for each in sorted(subject.parts, key=lambda part: (part.name, part.version))]
     component = {
         **document["metadata"]["component"],
         "type": "container" if subject.kind == "image" else "operating-system",
@@ -146,9 +196,26 @@ def _about(document: dict[str, Any], subject: Subject) -> str:
         "version": subject.version,
         "hashes": [{"alg": "SHA-256", "content": value}],
     }
-    named = {**document, "metadata": {**document["metadata"], "component": component}}
+    named = {
+        **document,
+        "metadata": {**document["metadata"], "component": component},
+        "components": [*document["components"], *parts],
+        "dependencies": [_depending(each, [part["bom-ref"] for part in parts]) for each in document["dependencies"]],
+    }
     serial = uuid.uuid5(NAMESPACE, json.dumps(named, sort_keys=True))
     return json.dumps({**named, "serialNumber": f"urn:uuid:{serial}"}, indent=1, sort_keys=True) + "\n"
+
+
+def _part(part: Part) -> dict[str, str]:
+    from packageurl import PackageURL
+
+    url = PackageURL("generic", None, part.name, part.version).to_string()
+    return {"bom-ref": url, "name": part.name, "purl": url, "type": "application", "version": part.version}
+
+
+def _depending(entry: dict[str, Any], parts: list[str]) -> dict[str, Any]:
+    """The subject depends on its own parts too."""
+    return {**entry, "dependsOn": [*entry["dependsOn"], *parts]} if entry["ref"] == ROOT and parts else entry
 
 
 def _document(packages: Sequence[Package], os_release: Mapping[str, str], epoch: int, version: str) -> dict[str, Any]:
@@ -160,7 +227,7 @@ def _document(packages: Sequence[Package], os_release: Mapping[str, str], epoch:
     from cyclonedx.model.dependency import Dependency
     from cyclonedx.output.json import JsonV1Dot6
 
-    root = Component(type=ComponentType.CONTAINER, name="subject", bom_ref="subject")
+    root = Component(type=ComponentType.CONTAINER, name=ROOT, bom_ref=ROOT)
     distribution = Component(
         type=ComponentType.OPERATING_SYSTEM,
         name=os_release.get("ID", "linux"),

@@ -1,6 +1,7 @@
 """Bills of materials of real package databases, checked against CycloneDX's own schema."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from edgebuild import sbom
-from edgebuild.host import read_os_release
+from edgebuild.host import parse_os_release
 from edgebuild.run import run
 
 SPEC = """\
@@ -33,14 +34,17 @@ def check(text: str) -> None:
     assert problem is None, str(problem)[:2000]
 
 
-def test_dpkg() -> None:
+def test_dpkg(tmp_path: Path) -> None:
     packages = sbom.parse_dpkg(run(sbom.DPKG_QUERY).stdout)
     assert sbom.parse_dpkg_status(Path("/var/lib/dpkg/status").read_text()) == packages
     assert {"dpkg", "libc6", "bash"} <= {package.name for package in packages}
-    subject = sbom.Subject("here", "1", "sha256:" + "0" * 64, "root-filesystem")
-    text = sbom.bills([subject], packages, read_os_release(), epoch=1704067200, version="0.1")[0]
+    inventory = sbom.parse_inventory(run(["sh", "-c", sbom.INVENTORY.replace("/tmp/", f"{tmp_path}/")]).stdout)
+    assert list(inventory.packages) == packages
+    parts = (sbom.Part("k3s", "1.33.6"),)
+    subject = sbom.Subject("here", "1", "sha256:" + "0" * 64, "root-filesystem", parts)
+    text = sbom.bills([subject], packages, parse_os_release(inventory.os_release), epoch=1704067200, version="0.1")[0]
     check(text)
-    assert len(json.loads(text)["components"]) == len(packages) + 1
+    assert len(json.loads(text)["components"]) == len(packages) + 2
 
 
 def test_rpm(tmp_path: Path) -> None:
@@ -61,6 +65,12 @@ def test_rpm(tmp_path: Path) -> None:
     assert packages == [
         sbom.Package("rpm", "edgebuild-tests", "1.2-4", "noarch", epoch=3, source=source, supplier="The Tests")
     ]
+    rpm = f"#!/bin/sh\nexec {shutil.which('rpm')} --define '_dbpath {tmp_path}/database' \"$@\"\n"
+    (tmp_path / "rpm").write_text(rpm)
+    (tmp_path / "rpm").chmod(0o755)
+    script = sbom.INVENTORY.replace("/tmp/", f"{tmp_path}/").replace("/var/lib/dpkg", str(tmp_path))
+    printed = run(["sh", "-c", script], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}).stdout
+    assert list(sbom.parse_inventory(printed).packages) == packages
     subject = sbom.Subject("leap", "15.6", "sha256:" + "0" * 64, "image")
     check(sbom.bills([subject], packages, {"ID": "opensuse-leap", "VERSION_ID": "15.6"}, epoch=0, version="0.1")[0])
 

@@ -181,6 +181,32 @@ def test_many_subjects_differ_in_their_head_only() -> None:
     assert two["metadata"]["component"]["type"] == "operating-system"
 
 
+def test_parts_that_no_package_manager_knows() -> None:
+    packages = sbom.parse_dpkg(DPKG)
+    parts = (sbom.Part("k3s", "1.33.6"), sbom.Part("agent", "v4.9.38"))
+    subject = Subject(SUBJECT.name, SUBJECT.version, SUBJECT.digest, "image", parts)
+    plain, found = json.loads(bill(packages)), json.loads(bill(packages, subject=subject))
+    added = found["components"][len(plain["components"]) :]
+    assert [(part["name"], part["version"], part["purl"]) for part in added] == [
+        ("agent", "v4.9.38", "pkg:generic/agent@v4.9.38"),
+        ("k3s", "1.33.6", "pkg:generic/k3s@1.33.6"),
+    ]
+    depends = {each["ref"]: each.get("dependsOn", []) for each in found["dependencies"]}
+    assert set(depends["subject"]) == {component["bom-ref"] for component in found["components"]}
+    assert found["serialNumber"] != plain["serialNumber"]
+
+
+def test_an_inventory() -> None:
+    os_release = 'ID=debian\nVERSION_ID="12"'
+    both = sbom.parse_inventory(f"== os-release\n{os_release}\n\n== dpkg\n{STATUS}\n== rpm\n{RPM}")
+    assert both.packages == (*sbom.parse_dpkg(DPKG), *sbom.parse_rpm(RPM))
+    assert both.os_release == os_release + "\n"
+    assert sbom.parse_inventory(f"== os-release\n== rpm\n{RPM}").packages == tuple(sbom.parse_rpm(RPM))
+    for text in ("", "== os-release\nID=debian\n", "sh: not found\n"):
+        with pytest.raises(BuildError, match="neither dpkg nor rpm"):
+            sbom.parse_inventory(text)
+
+
 def test_a_subject_without_digest_is_an_error() -> None:
     with pytest.raises(BuildError, match="'' is no sha256 digest"):
         bill([], subject=Subject("x", "1", "", "image"))
