@@ -16,6 +16,7 @@ from edgebuild.boot import BootRequest, BootResult, Firmware, Media, boot_iso
 from edgebuild.doctor import checks
 from edgebuild.doctor import report as print_checks
 from edgebuild.errors import InputError, ToolError
+from edgebuild.seal import finish_switch
 from edgebuild.session import DEFAULT_PASSWORD, Session, prepare
 from edgebuild.workflow import build_boot_tools
 
@@ -107,6 +108,7 @@ def _choices(value: str, known: tuple[Any, ...], flag: str) -> tuple[Any, ...]:
 def verify(session: Session, *, registry: bool) -> None:
     """Check everything of the environment's last complete set; one line for each part."""
     with session.results.lock(session.say):
+        finish_switch(session)
         findings = verification.verify_set(session, registry=registry)
         verification.remember(session, findings)
     _print_findings(findings)

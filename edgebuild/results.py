@@ -69,6 +69,11 @@ class Results:
         """The last complete set; it may not exist yet."""
         return self.folder / ".current"
 
+    @property
+    def unfinished(self) -> Path:
+        """Exists when a run was killed between the switch and what had to follow it."""
+        return self.folder / ".unfinished"
+
     def new_log(self, kind: str) -> Path:
         """A log of a name that none has yet: clocks go back, too."""
         stem = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -126,11 +131,13 @@ class Results:
         *,
         drop: Sequence[str] = (),
         finish: Callable[[Path], None] = lambda _: None,
+        follow: Callable[[], None] = lambda: None,
     ) -> None:
         """Switch to the set in `staging`.
 
         What it lacks is kept from the last set, but for the globs in `drop`, and for artifacts that are no longer in
-        `names`: those of the plan. `finish` gets the complete set before it is shown.
+        `names`: those of the plan. `finish` gets the complete set before it is shown. `follow` does elsewhere what
+        belongs to the switch; `unfinished` exists until it has.
         """
         before = self.readable_artifacts()
         replaced = {artifact.name for artifact in artifacts}
@@ -144,7 +151,10 @@ class Results:
         chosen = self.folder / ".sets" / str(max(self._numbers(), default=0) + 1)
         staging.rename(chosen)
         _sync(chosen.parent)
+        self.unfinished.touch()
         self._switch(chosen)
+        follow()
+        self.unfinished.unlink()
         self._remove_leftovers()
 
     def _keep(self, staging: Path, *, drop: Sequence[str], gone: Collection[str]) -> None:

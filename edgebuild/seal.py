@@ -1,11 +1,14 @@
-"""The last step of a result set: the checksums of all its files, and the signature over them."""
+"""The last step of a result set: the checksums of all its files, the signature over them, the names of its images."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgebuild import sums
-from edgebuild.errors import VerificationError
+from edgebuild.engine import probe
+from edgebuild.errors import ToolError, VerificationError
 from edgebuild.results import Artifact
+from edgebuild.run import run
 from edgebuild.session import Session
 
 
@@ -17,7 +20,32 @@ def publish(session: Session, staging: Path, artifacts: Sequence[Artifact] = (),
         artifacts,
         drop=drop,
         finish=lambda folder: seal(session, folder, artifacts),
+        follow=lambda: tag_images(artifacts),
     )
+
+
+def finish_switch(session: Session) -> None:
+    """Do what a run was killed before: its set is shown, and its images have not all got their names."""
+    if session.results.unfinished.exists():
+        tag_images(session.results.readable_artifacts())
+        session.results.unfinished.unlink()
+
+
+def tag_images(artifacts: Sequence[Artifact]) -> None:
+    """Give the set's images their names in the engine: only now, for these must not lead to what is not shown.
+
+    An image that the engine has no more gets none. Raises ToolError without an engine.
+    """
+    images = [each for each in artifacts if each.reference]
+    if not images:
+        return
+    result = run(["docker", "image", "inspect", *(each.digest for each in images)], check=False)
+    if result.returncode and not probe()[0]:
+        raise ToolError(f"the engine went away: {result.stderr.strip()}", hint="./inv doctor, then build again")
+    names = {entry["Id"]: entry["RepoTags"] for entry in json.loads(result.stdout)}
+    for image in images:
+        if image.digest in names and image.reference not in names[image.digest]:
+            run(["docker", "image", "tag", image.digest, str(image.reference)])
 
 
 def seal(session: Session, folder: Path, artifacts: Sequence[Artifact]) -> None:

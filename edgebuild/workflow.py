@@ -19,7 +19,7 @@ from edgebuild.leftovers import remove_containers
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
-from edgebuild.seal import publish
+from edgebuild.seal import finish_switch, publish
 from edgebuild.session import DEFAULT_PASSWORD, Prepared, Session, prepare
 from edgebuild.view import open_view
 
@@ -35,6 +35,7 @@ def build(session: Session, kinds: Sequence[Kind]) -> None:
     with session.results.lock(session.say):
         ensure_engine(session.root, session.consent)
         remove_containers(session.results.folder, session.say)
+        finish_switch(session)
         disks = space.disks(session, prepared.inputs, iso="iso" in kinds)
         space.check(disks)
         _bootstrap(session)
@@ -84,7 +85,8 @@ def _build_images(
 ) -> list[Artifact]:
     """One BuildKit call for all of them."""
     names = tuple(target.name for target in targets)
-    result = _bake(session, prepared, staging, names, fresh=fresh)
+    untagged = dict.fromkeys(names, "")  # they get their names with the set that they belong to
+    result = _bake(session, prepared, staging, names, fresh=fresh, tags=untagged)
     # By digest: another clone of the repository may give the tag to an image of its own at any time.
     sizes = _image_sizes([result.digests[name] for name in names])
     return [
@@ -101,7 +103,13 @@ def _build_images(
 
 
 def _bake(
-    session: Session, prepared: Prepared, staging: Path, names: tuple[str, ...], *, fresh: tuple[str, ...] = ()
+    session: Session,
+    prepared: Prepared,
+    staging: Path,
+    names: tuple[str, ...],
+    *,
+    fresh: tuple[str, ...] = (),
+    tags: Mapping[str, str] | None = None,
 ) -> BakeResult:
     log = session.results.new_log("build")
     session.say(
@@ -120,6 +128,7 @@ def _bake(
                 metadata=staging / ".metadata.json",
                 builder=session.environment.builder,
                 fresh=fresh,
+                tags=tags or {},
                 env=environment,
             ),
             view,
@@ -131,8 +140,11 @@ def _image_sizes(digests: Sequence[str]) -> dict[str, int]:
     return dict(zip(digests, map(int, output.split()), strict=True))
 
 
-def _build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifacts: Sequence[Artifact]) -> Artifact:
-    """The ISO, checked; where the engine has damaged the boot tree since it was made, from one made anew."""
+def _build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifacts: list[Artifact]) -> Artifact:
+    """The ISO, checked; where the engine has damaged the boot tree since it was made, from one made anew.
+
+    That one then stands in `artifacts`.
+    """
     boot_tree = next(each for each in artifacts if each.kind == "boot-tree")
     try:
         return _build_iso(session, prepared, staging, boot_tree.digest)
@@ -140,8 +152,9 @@ def _build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifa
         session.say(f"{error.message}; making it anew")
     (staging / f"{session.environment.iso.name}.iso").unlink()
     targets = session.plan.of_kind("boot-tree")
-    [boot_tree] = _build_images(session, prepared, staging, targets, fresh=BOOT_TREE_STAGES)
-    return _build_iso(session, prepared, staging, boot_tree.digest)
+    [fresh] = _build_images(session, prepared, staging, targets, fresh=BOOT_TREE_STAGES)
+    artifacts[artifacts.index(boot_tree)] = fresh
+    return _build_iso(session, prepared, staging, fresh.digest)
 
 
 def _build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: str) -> Artifact:

@@ -53,6 +53,22 @@ def test_what_killed_runs_left_goes_with_the_next_lock(results: Results) -> None
     assert (results.folder / "one.iso").read_text() == "1"
 
 
+def test_what_must_follow_the_switch_is_not_forgotten(results: Results) -> None:
+    def follow() -> None:
+        assert results.unfinished.exists()
+        assert (results.folder / "two.iso").read_text() == "2"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), results.lock(print), results.staging() as staging:
+        (staging / "two.iso").write_text("2")
+        results.publish(staging, {"iso"}, follow=follow)
+    said_by_lock(results)
+    assert results.unfinished.exists()
+    with results.lock(print), results.staging() as staging:
+        results.publish(staging, {"iso"})
+    assert not results.unfinished.exists()
+
+
 def test_a_run_killed_after_the_switch_gets_its_links(results: Results) -> None:
     (results.folder / "one.iso").unlink()
     (results.folder / "old.iso").symlink_to(".current/old.iso")
