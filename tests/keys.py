@@ -22,20 +22,23 @@ class Keys:
     password: str = ""
 
 
+def install(program: str, package: str = "") -> None:
+    """Install a program from the distribution's packages when it is missing."""
+    if not shutil.which(program):
+        argv = ["apt-get", "install", "--yes", "--no-install-recommends", package or program]
+        run(["apt-get", "update"])
+        run(argv, env={"DEBIAN_FRONTEND": "noninteractive"})
+
+
 def install_cosign() -> None:
-    """Install cosign from the distribution's packages; Debian 12 takes the next suite's."""
-    if shutil.which("cosign"):
+    """Install cosign; Debian 12 takes the next suite's."""
+    if shutil.which("cosign") or read_os_release().get("VERSION_ID") != "12":
+        install("cosign")
         return
-    package = "cosign"
-    if read_os_release().get("VERSION_ID") == "12":
-        package = f"cosign/{NEWER_SUITE}"
-        if not Path(f"/etc/apt/sources.list.d/edgebuild-{NEWER_SUITE}.sources").exists():
-            for command in install_commands(read_os_release(), read_sources())[:2]:
-                run(command)
-    run(["apt-get", "update"])
-    run(
-        ["apt-get", "install", "--yes", "--no-install-recommends", package], env={"DEBIAN_FRONTEND": "noninteractive"}
-    )
+    if not Path(f"/etc/apt/sources.list.d/edgebuild-{NEWER_SUITE}.sources").exists():
+        for command in install_commands(read_os_release(), read_sources())[:2]:
+            run(command)
+    install("cosign", f"cosign/{NEWER_SUITE}")
 
 
 def cosign_keys(folder: Path, password: str = PASSWORD) -> Keys:

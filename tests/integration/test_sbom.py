@@ -12,6 +12,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from edgebuild import sbom
 from edgebuild.host import parse_os_release
 from edgebuild.run import run
+from tests.keys import install
 
 SPEC = """\
 Name: edgebuild-tests
@@ -49,12 +50,7 @@ def test_dpkg(tmp_path: Path) -> None:
 
 def test_rpm(tmp_path: Path) -> None:
     """A package made here, in a database of its own."""
-    if not (shutil.which("rpmbuild") and shutil.which("rpm")):
-        run(["apt-get", "update"])
-        run(
-            ["apt-get", "install", "--yes", "--no-install-recommends", "rpm"],
-            env={"DEBIAN_FRONTEND": "noninteractive"},
-        )
+    install("rpmbuild", "rpm")
     (tmp_path / "tests.spec").write_text(SPEC)
     run(["rpmbuild", "-bb", "--define", f"_topdir {tmp_path}", tmp_path / "tests.spec"])
     made = next(tmp_path.glob("RPMS/noarch/*.rpm"))
