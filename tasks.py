@@ -194,17 +194,20 @@ def boot(
     help={
         **ENV,
         "path": "an ISO, or a folder with results, instead of an environment: needs no engine and no network",
+        "key": "the public key (PEM) of who signs: also check all signatures",
         "registry": "also read every pushed image from the registry (--no-registry: leave it out)",
     },
 )
-def verify(_: Context, path: str = "", env: str = "", set: list[str] | None = None, registry: bool = True) -> None:
+def verify(
+    _: Context, path: str = "", env: str = "", set: list[str] | None = None, registry: bool = True, key: str = ""
+) -> None:
     """Check what was built, whole and in every part: files, ISO, images in engine and registry."""
     from edgebuild import checking
 
     if path:
-        checking.verify_path(Path(path))
+        checking.verify_path(Path(path), key=Path(key) if key else None)
     else:
-        checking.verify(session(env, set), registry=registry)
+        checking.verify(session(env, set), registry=registry, key=Path(key) if key else None)
 
 
 @task()

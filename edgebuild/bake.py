@@ -35,10 +35,14 @@ class BakeRequest:
 
 @dataclass(frozen=True)
 class BakeResult:
-    """Per target: the image's digest as the engine knows it, and the seconds spent in its own steps."""
+    """Per target: the image's digest as the engine knows it, and the seconds spent in its own steps.
+
+    `upstream` has the digest of each image that was built on.
+    """
 
     digests: Mapping[str, str]
     seconds: Mapping[str, float]
+    upstream: Mapping[str, str]
 
 
 def bake_argv(request: BakeRequest) -> list[str]:
@@ -85,7 +89,8 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
         code = child.wait()
     if code:
         raise failure(state.failed, other, request.log)
-    return BakeResult(_digests(request.metadata), {target: state.seconds(target) for target in request.targets})
+    seconds = {target: state.seconds(target) for target in request.targets}
+    return BakeResult(_digests(request.metadata), seconds, state.upstream)
 
 
 def _write(line: Line, log: IO[str]) -> None:

@@ -105,19 +105,19 @@ def _choices(value: str, known: tuple[Any, ...], flag: str) -> tuple[Any, ...]:
     raise InputError(f"{flag} {value}: there are {', '.join(known)} and both")
 
 
-def verify(session: Session, *, registry: bool) -> None:
+def verify(session: Session, *, registry: bool, key: Path | None = None) -> None:
     """Check everything of the environment's last complete set; one line for each part."""
     with session.results.lock(session.say):
         finish_switch(session)
-        findings = verification.verify_set(session, registry=registry)
+        findings = verification.verify_set(session, registry=registry, key=key)
         verification.remember(session, findings)
     _print_findings(findings)
     verification.raise_problems(findings, hint=f"./inv build-all-images --env {session.plan.environment}")
 
 
-def verify_path(path: Path) -> None:
+def verify_path(path: Path, *, key: Path | None = None) -> None:
     """Check an ISO or a folder with results, without engine and network."""
-    findings = verification.verify_path(path)
+    findings = verification.verify_path(path, key=key)
     _print_findings(findings)
     verification.raise_problems(findings, hint="take it anew from where it was built")
 

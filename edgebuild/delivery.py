@@ -1,16 +1,19 @@
 """Images on their way out: pushed to the registry, or listed in the engine."""
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from edgebuild import checking, oci, registry, report, verify
+from edgebuild import attestations, checking, documents, oci, registry, report, verify
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError, RegistryError
 from edgebuild.registry import Pushed, split_reference
 from edgebuild.results import Artifact
 from edgebuild.seal import publish
 from edgebuild.session import Session
+from edgebuild.signing import Signer
 from edgebuild.view import open_transfer
 
 CANDIDATE = "-candidate"
@@ -24,14 +27,17 @@ def push_images(session: Session, *, verified: bool = False) -> None:
     targets = {target.tags[0]: target for target in session.plan.of_kind("provider-image")}
     ensure_engine(session.root, session.consent)
     verified = verified or session.environment.push.require == "verified"
+    signer = documents.signer_of(session)
     if verified:
         pushed = _push_verified(session, list(targets))
     else:
         session.say(f"pushing {len(targets)} images to {session.environment.image.registry}")
         pushed = _push(session, list(targets))
     artifacts = [_artifact(session, targets[each.reference].name, each) for each in pushed]
+    if verified or signer:
+        _attach(session, artifacts, signer)
     with session.results.lock(session.say), session.results.staging() as staging:
-        publish(session, staging, artifacts)
+        publish(session, staging, artifacts, signer=signer)
         if verified:
             verify.remember(session, [])  # the same set, with the registry's digests
     for each in pushed:
@@ -60,6 +66,24 @@ def _artifact(session: Session, name: str, pushed: Pushed) -> Artifact:
         size_bytes=pushed.size_bytes,
         seconds=round(pushed.seconds, 2),
     )
+
+
+def _attach(session: Session, artifacts: Sequence[Artifact], signer: Signer | None) -> None:
+    """Bill of materials, provenance and signature at each image in the registry, where they are not yet."""
+    with tempfile.TemporaryDirectory(prefix="edgebuild-") as folder:
+        public_key = Path(folder) / "public.pem" if signer else None
+        if signer and public_key:
+            public_key.write_text(signer.public_key(), encoding="ascii")
+        for each in artifacts:
+            reference, digest = str(each.reference), str(each.registry_digest)
+            found = documents.attachments(session.results.current, each.name, reference, digest, signer)
+            remote = oci.Registry(split_reference(reference)[0])
+            if found is None:
+                session.say(f"note: {reference} was not built here: nothing is attached to it")
+            elif attestations.check_attached(remote, reference, digest, public_key):
+                attestations.attach_all(remote, reference, digest, found, signer)
+    what = "bill of materials, provenance and signature" if signer else "bill of materials and provenance"
+    session.say(f"{what} attached to {len(artifacts)} images")
 
 
 def _push_verified(session: Session, references: Sequence[str]) -> list[Pushed]:

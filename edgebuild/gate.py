@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgebuild import sbom
 from edgebuild.errors import VerificationError
 from edgebuild.imagecheck import FACTS, INITRD, image_problems, initrd_problems, parse_facts
 from edgebuild.iso import CONTENT_FOLDER, IsoRequest, IsoResult, content_parts
@@ -23,6 +25,8 @@ LABEL = "COS_LIVE"
 BLOCK_SIZE = 1 << 20
 COMPRESSORS = {"fast": "zstd", "small": "zstd", "smallest": "xz"}
 PATCHED = "boot/eltorito.img"  # xorriso writes its own position into it
+INVENTORY = "== inventory"
+SCRIPT = f"{FACTS}\necho '{INVENTORY}'\n{sbom.INVENTORY}"
 LEFT_OUT = ("boot/boot_hybrid.img",)  # becomes the boot record
 
 
@@ -54,7 +58,8 @@ def images_problems(session: Session, artifacts: Sequence[Artifact]) -> list[str
 def _problems(session: Session, image: Artifact) -> list[str]:
     kairos = not session.environment.os.bootstrap
     try:
-        facts = parse_facts(run(image_argv(image.digest, FACTS)).stdout)
+        printed, _, inventory = run(image_argv(image.digest, SCRIPT)).stdout.partition(f"{INVENTORY}\n")
+        facts = parse_facts(printed)
     except CommandFailed as error:
         return [f"no shell runs in it: {error.result.stderr.strip().splitlines()[-1:]}"]
     problems = image_problems(facts, kairos=kairos, family=OS_FAMILIES[session.environment.os.distribution])
@@ -67,7 +72,9 @@ def _problems(session: Session, image: Artifact) -> list[str]:
             if not problems:
                 session.results.records.add("initrds", facts.initrd_sha256)
     if not problems:
-        session.results.records.add("images", image.digest)
+        key = hashlib.sha256(inventory.encode()).hexdigest()
+        session.results.records.add("inventories", key, text=inventory)
+        session.results.records.add("images", image.digest, inventory=key)
     return problems
 
 

@@ -22,9 +22,9 @@ for link in /boot/vmlinuz /boot/initrd; do
     target=$(readlink -f "$link" 2>/dev/null) && [ -f "$target" ] && fact resolves "$link"
 done
 [ -f /boot/initrd ] && fact initrd "$(sha256sum /boot/initrd | cut -d' ' -f1)"
-for file in /etc/kairos-release /etc/os-release; do
-    [ -f "$file" ] && while IFS= read -r line; do fact "$file" "$line"; done < "$file"
-done
+if [ -f /etc/kairos-release ]; then
+    while IFS= read -r line; do fact release "$line"; done < /etc/kairos-release
+fi
 for program in {" ".join(PROGRAMS)}; do
     elsewhere=$(find /system/providers /system/discovery -name "$program" 2>/dev/null)
     if command -v "$program" >/dev/null || [ -n "$elsewhere" ]; then fact program "$program"; fi
@@ -36,9 +36,6 @@ for key in /etc/ssh/ssh_host_*_key; do [ -e "$key" ] && fact host-key "$key"; do
 for unit in {" ".join(UNITS)}; do
     [ "$(readlink -f "/etc/systemd/system/$unit")" = /dev/null ] && fact masked "$unit"
 done
-if command -v dpkg-query >/dev/null; then fact packages dpkg; fi
-if command -v rpm >/dev/null; then fact packages rpm; fi
-exit 0
 """
 # Prints the paths inside the initrd. Some distributions' lsinitrd does not follow links.
 INITRD = """lsinitrd "$(readlink -f /boot/initrd)" | awk '{print $NF}'"""
@@ -52,14 +49,12 @@ class Facts:
     resolves: frozenset[str] = frozenset()
     initrd_sha256: str = ""
     release: dict[str, str] = field(default_factory=dict)
-    os_release: str = ""
     programs: frozenset[str] = frozenset()
     host_keys: tuple[str, ...] = ()
     machine_id: str = ""
     has_var_lock: bool = False
     boot_arguments_mode: str = ""
     masked: frozenset[str] = frozenset()
-    package_managers: tuple[str, ...] = ()
 
 
 def parse_facts(text: str) -> Facts:
@@ -70,7 +65,7 @@ def parse_facts(text: str) -> Facts:
         if tab:
             found.setdefault(name, []).append(value)
     release = {}
-    for line in found.get("/etc/kairos-release", []):
+    for line in found.get("release", []):
         key, equals, value = line.partition("=")
         if equals:
             release[key.strip()] = value.strip().strip("\"'")
@@ -79,14 +74,12 @@ def parse_facts(text: str) -> Facts:
         resolves=frozenset(found.get("resolves", ())),
         initrd_sha256=next(iter(found.get("initrd", ())), ""),
         release=release,
-        os_release="\n".join(found.get("/etc/os-release", [])) + "\n",
         programs=frozenset(found.get("program", ())),
         host_keys=tuple(found.get("host-key", ())),
         machine_id=next(iter(found.get("machine-id", ())), ""),
         has_var_lock="/var/lock" in found.get("exists", ()),
         boot_arguments_mode=next(iter(found.get("bootargs", ())), ""),
         masked=frozenset(found.get("masked", ())),
-        package_managers=tuple(found.get("packages", ())),
     )
 
 

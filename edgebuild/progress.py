@@ -12,6 +12,7 @@ from typing import Any
 TAIL_LINES = 20
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 STEP = re.compile(r"\[(?:\S+ )?(?P<stage>\S+) +(?P<step>\d+)/(?P<steps>\d+)\] (?P<what>.*)", re.DOTALL)
+PULLED = re.compile(r"\] FROM (?P<reference>\S+)@(?P<digest>sha256:[0-9a-f]{64})$")
 EXPORT = re.compile(r"\[(?P<stage>[^\]\s]+)\] exporting to ")
 
 
@@ -172,6 +173,12 @@ class BuildState:
             if step.started and not step.completed and (stages is None or step.stage in stages)
         ]
         return sorted(found, key=lambda step: step.started or datetime.min)
+
+    @property
+    def upstream(self) -> dict[str, str]:
+        """The images that stages stand on, and the digests that their names led to in this build."""
+        found = (PULLED.search(step.name) for step in self.steps.values())
+        return {match["reference"]: match["digest"] for match in found if match}
 
     def seconds(self, stage: str) -> float:
         """Time spent in the steps of one stage that were not cached."""

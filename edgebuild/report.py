@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import yaml
 
@@ -39,9 +40,14 @@ def plan_text(plan: Plan, environment: Environment) -> str:
     return "\n".join(lines) + "\n"
 
 
+def configuration_data(environment: Environment) -> dict[str, Any]:
+    """The complete configuration; secrets are references and stay so."""
+    return environment.model_dump(by_alias=True, mode="json")
+
+
 def configuration(environment: Environment) -> str:
-    """The complete configuration as YAML; secrets are references and stay so."""
-    return yaml.safe_dump(environment.model_dump(by_alias=True, mode="json"), sort_keys=False, width=118)
+    """The complete configuration as YAML."""
+    return yaml.safe_dump(configuration_data(environment), sort_keys=False, width=118)
 
 
 def size(bytes_: float) -> str:

@@ -10,16 +10,24 @@ from edgebuild.errors import ToolError, VerificationError
 from edgebuild.results import Artifact
 from edgebuild.run import run
 from edgebuild.session import Session
+from edgebuild.signing import Signer
 
 
-def publish(session: Session, staging: Path, artifacts: Sequence[Artifact] = (), *, drop: Sequence[str] = ()) -> None:
+def publish(
+    session: Session,
+    staging: Path,
+    artifacts: Sequence[Artifact] = (),
+    *,
+    drop: Sequence[str] = (),
+    signer: Signer | None = None,
+) -> None:
     """Complete, seal and show the set in `staging`."""
     session.results.publish(
         staging,
         session.plan.names,
         artifacts,
         drop=drop,
-        finish=lambda folder: seal(session, folder, artifacts),
+        finish=lambda folder: seal(session, folder, artifacts, signer),
         follow=lambda: tag_images(artifacts),
     )
 
@@ -48,10 +56,19 @@ def tag_images(artifacts: Sequence[Artifact]) -> None:
             run(["docker", "image", "tag", image.digest, str(image.reference)])
 
 
-def seal(session: Session, folder: Path, artifacts: Sequence[Artifact]) -> None:
-    """Write SHA256SUMS of a complete set; what this run has hashed, or the last set's sums tell, is not read."""
+def seal(session: Session, folder: Path, artifacts: Sequence[Artifact], signer: Signer | None) -> None:
+    """Write SHA256SUMS of a complete set; what this run has hashed, or the last set's sums tell, is not read.
+
+    Without a signer the set is not signed: the last one's signature is not of this one.
+    """
     known = {Path(each.path).name: each.digest.removeprefix("sha256:") for each in artifacts if each.path}
     sums.write(folder, {**_kept(session.results.current, folder), **known})
+    signature = folder / sums.SIGNATURE
+    if signature.exists() and signer is None:
+        session.say("note: the results have changed and are not signed any more; a build signs them")
+    signature.unlink(missing_ok=True)
+    if signer:
+        signature.write_text(signer.sign((folder / sums.NAME).read_bytes()) + "\n", encoding="ascii")
 
 
 def _kept(last: Path, folder: Path) -> dict[str, str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from edgebuild.errors import VerificationError
 
 NAME = "SHA256SUMS"
-OWN = (NAME, f"{NAME}.sig")
+SIGNATURE = f"{NAME}.sig"
+OWN = (NAME, SIGNATURE)
 
 
 def write(folder: Path, known: Mapping[str, str]) -> None:

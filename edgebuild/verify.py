@@ -10,7 +10,7 @@ from typing import Any
 
 import docker
 
-from edgebuild import gate, oci, sums
+from edgebuild import attestations, documents, gate, oci, sums
 from edgebuild.errors import InputError, RegistryError, VerificationError
 from edgebuild.isofile import AREA_PADDING, Region, digest, read_iso
 from edgebuild.registry import split_reference
@@ -82,16 +82,28 @@ def _changed_parts(path: Path, known: Artifact) -> list[str]:
     return problems or [f"{AREA_PADDING} between its files: its bytes are not those that were built"]
 
 
-def verify_path(path: Path) -> list[Finding]:
-    """Check an ISO, or a folder with results, on any machine. Raises InputError when there is nothing to check."""
+def verify_path(path: Path, *, key: Path | None = None) -> list[Finding]:
+    """Check an ISO, or a folder with results, on any machine. Raises InputError when there is nothing to check.
+
+    With the public `key` of who signs, also the signatures over what lies beside it.
+    """
     if path.is_dir():
         folder = path / ".current" if (path / ".current").exists() else path
-        return list(_set_findings(folder, *_read_artifacts(folder)))
+        return [*_set_findings(folder, *_read_artifacts(folder)), *_signature_findings(folder, key)]
     if not path.is_file():
         raise InputError(f"{path} does not exist", hint="./inv verify PATH takes an ISO or a folder with results")
     artifacts, damage = _read_artifacts(path.parent)
-    finding, _ = verify_iso(path, _entry(artifacts, path.name))
-    return [*damage, finding]
+    finding, digest = verify_iso(path, _entry(artifacts, path.name))
+    signed = list(_signature_findings(path.parent, key))
+    if key and sums.read(path.parent).get(path.name) != digest:
+        signed.append(Finding(sums.NAME, "", (f"what is signed there is not this {path.name}",)))
+    return [*damage, finding, *signed]
+
+
+def _signature_findings(folder: Path, key: Path | None) -> Iterator[Finding]:
+    if key:
+        flaws = documents.problems(folder, key)
+        yield Finding("signatures", f"of {sums.NAME} and provenance, by the owner of {key}", tuple(flaws))
 
 
 def _read_artifacts(folder: Path) -> tuple[list[Artifact], list[Finding]]:
@@ -123,7 +135,7 @@ def _set_findings(folder: Path, artifacts: list[Artifact], damage: list[Finding]
     yield Finding("files", f"all others as in {sums.NAME}", tuple(others))
 
 
-def verify_set(session: Session, *, registry: bool = True) -> list[Finding]:
+def verify_set(session: Session, *, registry: bool = True, key: Path | None = None) -> list[Finding]:
     """Everything of the environment's last complete set: files, images in the engine, images in the registry."""
     folder = session.results.current
     if not folder.exists():
@@ -132,16 +144,16 @@ def verify_set(session: Session, *, registry: bool = True) -> list[Finding]:
             hint=f"./inv build-all-images --env {session.plan.environment}",
         )
     artifacts, damage = _read_artifacts(folder)
-    findings = list(_set_findings(folder, artifacts, damage))
+    findings = [*_set_findings(folder, artifacts, damage), *_signature_findings(folder, key)]
     images = [each for each in artifacts if each.reference]
     findings += _engine_findings(session, images)
     if registry and (pushed := [each for each in images if each.registry_digest]):
-        findings += _registry_findings(pushed)
+        findings += _registry_findings(pushed, key)
     return findings
 
 
 def _engine_findings(session: Session, images: list[Artifact]) -> Iterator[Finding]:
-    """Each image by digest and by tag; then what is inside, for those that hosts get."""
+    """Each image by digest, and by tag what is pushed by it; then what is inside, for those that hosts get."""
     from edgebuild.engine import docker_client, ensure_engine
 
     ensure_engine(session.root, session.consent)
@@ -153,9 +165,9 @@ def _engine_findings(session: Session, images: list[Artifact]) -> Iterator[Findi
             there.append(image)
         elif not image.registry_digest:
             problems.append(f"the engine has {image.digest} no more")
-        if tagged and tagged != image.digest:
+        if image.kind == "provider-image" and tagged and tagged != image.digest:
             problems.append(f"the engine has another image under {image.reference}: {tagged}")
-        yield Finding(image.name, "the engine has it, under its tag", tuple(problems))
+        yield Finding(image.name, "the engine has it", tuple(problems))
     client.close()
     flaws = gate.images_problems(session, there)
     yield Finding("operating system", "kernel, initrd, links, release, no host keys in each image", tuple(flaws))
@@ -168,17 +180,20 @@ def _id(client: Any, reference: str) -> str:
         return ""
 
 
-def _registry_findings(pushed: list[Artifact]) -> Iterator[Finding]:
-    """Every byte of every pushed image, and that its tag still leads to it."""
+def _registry_findings(pushed: list[Artifact], key: Path | None) -> Iterator[Finding]:
+    """Every byte of every pushed image, that its tag still leads to it, and with a key what is attached to it."""
     problems = []
     pairs = [(str(image.reference), str(image.registry_digest)) for image in pushed]
     try:
         problems += oci.check_images(pairs)
         for reference, wanted in pairs:
             host, repository, tag = split_reference(reference)
-            found = oci.Registry(host).manifest(repository, tag)[0]
+            remote = oci.Registry(host)
+            found = remote.manifest(repository, tag)[0]
             if found != wanted:
                 problems.append(f"{reference}: the tag leads to {found}, and was pushed as {wanted}")
+            if key:
+                problems += attestations.check_attached(remote, reference, wanted, key)
     except RegistryError as error:
         problems.append(error.message)
     yield Finding("registry", f"every byte of {len(pairs)} pushed images", tuple(dict.fromkeys(problems)))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgebuild import arguments, gate, render, report, space
+from edgebuild import arguments, documents, gate, render, report, space
 from edgebuild.bake import BakeRequest, BakeResult, bake
 from edgebuild.bootstrap import bootstrap_base
 from edgebuild.config import load_environment
@@ -31,9 +31,10 @@ def build(session: Session, kinds: Sequence[Kind]) -> None:
     needs_secrets = "iso" in kinds or ("provider-image" in kinds and bool(session.environment.secrets.luet_auth))
     prepared = prepare(session, with_secrets=needs_secrets)
     targets = [target for target in session.plan.targets if target.kind in kinds]
-    started = time.monotonic()
+    signer = documents.signer_of(session)
+    started, began = time.monotonic(), time.time()
     with session.results.lock(session.say):
-        ensure_engine(session.root, session.consent)
+        engine = ensure_engine(session.root, session.consent)
         remove_containers(session.results.folder, session.say)
         finish_switch(session)
         disks = space.disks(session, prepared.inputs, iso="iso" in kinds)
@@ -41,15 +42,19 @@ def build(session: Session, kinds: Sequence[Kind]) -> None:
         _bootstrap(session)
         with space.watched(disks), session.results.staging() as staging:
             _write_texts(prepared.texts, staging / "inputs")
-            artifacts = _build_images(session, prepared, staging, [each for each in targets if each.kind != "iso"])
+            artifacts, upstream = _build_images(
+                session, prepared, staging, [each for each in targets if each.kind != "iso"]
+            )
             gate.check_images(session, artifacts)
             if "iso" in kinds:
                 artifacts.append(_build_sound_iso(session, prepared, staging, artifacts))
             if "provider-image" in kinds:
                 profile_text = render.render_profile(session.environment)
                 (staging / "cluster-profile.yaml").write_text(profile_text, encoding="utf-8")
+            made = documents.Run(engine, began, time.time(), upstream)
+            documents.write(session, staging, artifacts, made, signer)
             drop = ("*.iso", "*.iso.sha256") if "iso" in kinds else ()
-            publish(session, staging, artifacts, drop=drop)
+            publish(session, staging, artifacts, drop=drop, signer=signer)
     _report(session, kinds, artifacts, time.monotonic() - started)
 
 
@@ -82,14 +87,14 @@ def _write_texts(texts: Mapping[str, str], folder: Path) -> None:
 
 def _build_images(
     session: Session, prepared: Prepared, staging: Path, targets: Sequence[Target], *, fresh: tuple[str, ...] = ()
-) -> list[Artifact]:
-    """One BuildKit call for all of them."""
+) -> tuple[list[Artifact], Mapping[str, str]]:
+    """One BuildKit call for all of them. Also tells the digests of the images that they stand on."""
     names = tuple(target.name for target in targets)
     untagged = dict.fromkeys(names, "")  # they get their names with the set that they belong to
     result = _bake(session, prepared, staging, names, fresh=fresh, tags=untagged)
     # By digest: another clone of the repository may give the tag to an image of its own at any time.
     sizes = _image_sizes([result.digests[name] for name in names])
-    return [
+    artifacts = [
         Artifact(
             name=target.name,
             kind=target.kind,
@@ -100,6 +105,7 @@ def _build_images(
         )
         for target in targets
     ]
+    return artifacts, result.upstream
 
 
 def _bake(
@@ -152,7 +158,7 @@ def _build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifa
         session.say(f"{error.message}; making it anew")
     (staging / f"{session.environment.iso.name}.iso").unlink()
     targets = session.plan.of_kind("boot-tree")
-    [fresh] = _build_images(session, prepared, staging, targets, fresh=BOOT_TREE_STAGES)
+    [fresh], _ = _build_images(session, prepared, staging, targets, fresh=BOOT_TREE_STAGES)
     artifacts[artifacts.index(boot_tree)] = fresh
     return _build_iso(session, prepared, staging, fresh.digest)
 

@@ -54,7 +54,7 @@ EFFECTS = [
     "session",
     "space",
 ]
-ORDER = [*PURE, *EFFECTS, "seal", "gate", "verify", "workflow", "checking", "delivery", "validate"]
+ORDER = [*PURE, *EFFECTS, "seal", "gate", "documents", "verify", "workflow", "checking", "delivery", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
 
 

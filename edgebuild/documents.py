@@ -1,0 +1,194 @@
+"""What is written about artifacts: bills of materials, and where they come from; for result set and registry."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgebuild import provenance, report, sbom, signing, sums
+from edgebuild.attestations import Attachments
+from edgebuild.engine import Engine
+from edgebuild.errors import VerificationError
+from edgebuild.gate import OS_KINDS
+from edgebuild.host import parse_os_release
+from edgebuild.provenance import Dependency, Invocation, Subject
+from edgebuild.render import bootstrap_folder
+from edgebuild.results import Artifact
+from edgebuild.run import run
+from edgebuild.session import Session
+from edgebuild.signing import Signer
+
+VERSION = "0.1.0"
+BILL = "sbom/{}.cdx.json"
+STATEMENTS = ("provenance/images.json", "provenance/iso.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One build, for its provenance. Times are seconds since 1970; `upstream` is reference to digest."""
+
+    engine: Engine
+    started: float
+    finished: float
+    upstream: Mapping[str, str]
+
+
+def signer_of(session: Session) -> Signer | None:
+    """Who signs this environment's results; None without a key. Raises InputError when the key cannot be used."""
+    asked = session.environment.signing
+    return signing.open_signer(asked.key, asked.password, environ=os.environ, root=session.root)
+
+
+def write(session: Session, folder: Path, artifacts: Sequence[Artifact], made: Run, signer: Signer | None) -> None:
+    """Describe these artifacts in `folder`: a bill of materials each, a provenance for images and one for the ISO."""
+    bills = _bills(session, artifacts)
+    for name, text in bills.items():
+        _put(folder / BILL.format(name), text)
+    isos = [each for each in artifacts if each.kind == "iso"]
+    images = [each for each in artifacts if each.kind != "iso"]
+    for file, described in zip(STATEMENTS, (images, isos), strict=True):
+        if described:
+            byproducts = [
+                Subject(BILL.format(each.name), _digest(bills[each.name])) for each in described if each.name in bills
+            ]
+            payload = provenance.statement(
+                [Subject(each.reference or Path(str(each.path)).name, each.digest) for each in described],
+                environment=session.plan.environment,
+                configuration=report.configuration_data(session.environment),
+                targets=[each.name for each in described],
+                dependencies=_dependencies(session, folder, artifacts, made),
+                invocation=Invocation(
+                    f"urn:uuid:{uuid.uuid4()}",
+                    made.started,
+                    made.finished,
+                    {"edgebuild": VERSION, "docker": made.engine.version, "buildx": made.engine.buildx},
+                ),
+                byproducts=byproducts,
+            )
+            _put(folder / file, _envelope(payload, signer))
+
+
+def _put(file: Path, text: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def _envelope(payload: bytes, signer: Signer | None) -> str:
+    if signer is None:
+        return provenance.seal(payload)
+    return provenance.seal(payload, signer.sign, key_id=signing.key_id(signer.public_key()))
+
+
+def _digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _bills(session: Session, artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """Artifact to CycloneDX document: of every OS image, and of the ISO, whose root is the installer image's."""
+    systems = {each.name: each for each in artifacts if each.kind in OS_KINDS}
+    installer = next((each for each in systems.values() if each.kind == "installer-image"), None)
+    records = session.results.records
+    # Provider images mostly hold the same packages: the document is then made once.
+    subjects: dict[str, list[tuple[str, sbom.Subject]]] = {}
+    for each in artifacts:
+        system = installer if each.kind == "iso" else systems.get(each.name)
+        noted = records.get("images", system.digest) if system else None
+        if noted:
+            subjects.setdefault(noted["inventory"], []).append((each.name, _subject(session, each)))
+    found: dict[str, str] = {}
+    for key, named in subjects.items():
+        inventory = sbom.parse_inventory((records.get("inventories", key) or {}).get("text", ""))
+        documents = sbom.bills(
+            [subject for _, subject in named],
+            inventory.packages,
+            parse_os_release(inventory.os_release),
+            epoch=session.environment.iso.epoch,
+            version=VERSION,
+        )
+        found |= {name: document for (name, _), document in zip(named, documents, strict=True)}
+    return found
+
+
+def _subject(session: Session, artifact: Artifact) -> sbom.Subject:
+    if not artifact.reference:
+        name = Path(str(artifact.path)).name
+        return sbom.Subject(name, session.environment.pe_version, artifact.digest, "root-filesystem")
+    name, _, tag = artifact.reference.rpartition(":")
+    target = next(each for each in session.plan.targets if each.name == artifact.name)
+    kubernetes = session.environment.kubernetes
+    parts: tuple[sbom.Part, ...] = ()
+    if target.kubernetes_version and kubernetes.payload != "none":
+        parts = (sbom.Part(kubernetes.distribution, target.kubernetes_version),)
+    return sbom.Subject(name, tag, artifact.digest, "image", parts)
+
+
+def _dependencies(session: Session, folder: Path, artifacts: Sequence[Artifact], made: Run) -> list[Dependency]:
+    """What went in: the repository, upstream images, the base made here, the Dockerfile, the site's bundles."""
+    found = [provenance.image_dependency(reference, digest) for reference, digest in made.upstream.items()]
+    found += _repository(session.root)
+    base = session.root / bootstrap_folder(session.environment) / "made-from.json"
+    if session.environment.os.bootstrap and base.exists():
+        found.append(Dependency("base.tar", f"sha256:{json.loads(base.read_text())['sha256']}"))
+    dockerfile = (folder / "inputs/Dockerfile").read_text(encoding="utf-8")
+    found.append(Dependency("inputs/Dockerfile", _digest(dockerfile)))
+    for iso in artifacts:
+        for part in iso.contents or ():
+            if part["name"].startswith("/opt/spectrocloud/"):
+                found.append(Dependency(part["name"], f"sha256:{part['sha256']}"))
+    return found
+
+
+def _repository(root: Path) -> list[Dependency]:
+    """The commit that is checked out; nothing where the repository came without Git."""
+    if not (root / ".git").exists():
+        return []
+    git = ["git", "-c", "safe.directory=*"]
+    commit = run([*git, "rev-parse", "HEAD"], cwd=root, check=False).stdout.strip()
+    if not commit:
+        return []
+    dirty = bool(run([*git, "status", "--porcelain"], cwd=root, check=False).stdout.strip())
+    remote = run([*git, "remote", "get-url", "origin"], cwd=root, check=False).stdout.strip()
+    return [provenance.git_dependency(remote, commit, dirty=dirty)]
+
+
+def attachments(folder: Path, name: str, reference: str, digest: str, signer: Signer | None) -> Attachments | None:
+    """What an image gets in the registry, where its digest is the manifest's; None when nothing was written of it."""
+    bill, statement = folder / BILL.format(name), folder / STATEMENTS[0]
+    if not (bill.exists() and statement.exists()):
+        return None
+    text = bill.read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(provenance.unseal(statement.read_text(encoding="utf-8")).payload)
+    document["subject"] = [{"name": reference, "digest": {"sha256": digest.removeprefix("sha256:")}}]
+    document["predicate"]["runDetails"]["byproducts"] = [
+        {"name": BILL.format(name), "digest": {"sha256": _digest(text).removeprefix("sha256:")}}
+    ]
+    payload = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+    return Attachments(text, _envelope(payload, signer))
+
+
+def problems(folder: Path, public_key: Path) -> list[str]:
+    """What is wrong with the signatures of a result set; nothing when all are by the owner of this key."""
+    found = []
+    checks = [(sums.NAME, sums.SIGNATURE), *((file, "") for file in STATEMENTS)]
+    for name, signature in checks:
+        file = folder / name
+        if not file.exists() and not signature:
+            continue
+        try:
+            if signature:
+                if not (folder / signature).exists():
+                    raise VerificationError("it is not signed")
+                text = (folder / signature).read_text(encoding="utf-8", errors="replace")
+                signing.verify(file.read_bytes(), text, public_key)
+            else:
+                envelope = provenance.unseal(file.read_bytes())
+                if not envelope.signatures:
+                    raise VerificationError("it is not signed")
+                signing.verify(envelope.signed, envelope.signatures[0][1], public_key)
+        except (VerificationError, FileNotFoundError) as error:
+            found.append(f"{name}: {getattr(error, 'message', error)}")
+    return found
