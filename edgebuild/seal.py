@@ -1,7 +1,7 @@
 """The last step of a result set: the checksums of all its files, the signature over them, the names of its images."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgebuild import sums
@@ -20,15 +20,16 @@ def publish(
     *,
     drop: Sequence[str] = (),
     signer: Signer | None = None,
+    look: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Complete, seal and show the set in `staging`."""
+    """Complete, seal and show the set in `staging`; `look` may refuse it before it is shown."""
+
+    def finish(folder: Path) -> None:
+        seal(session, folder, artifacts, signer)
+        look(folder)
+
     session.results.publish(
-        staging,
-        session.plan.names,
-        artifacts,
-        drop=drop,
-        finish=lambda folder: seal(session, folder, artifacts, signer),
-        follow=lambda: tag_images(artifacts),
+        staging, session.plan.names, artifacts, drop=drop, finish=finish, follow=lambda: tag_images(artifacts)
     )
 
 

@@ -19,6 +19,7 @@ from edgebuild.leftovers import remove_containers
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
+from edgebuild.scan import search_set
 from edgebuild.seal import finish_switch, publish
 from edgebuild.session import DEFAULT_PASSWORD, Prepared, Session, prepare
 from edgebuild.view import open_view
@@ -54,8 +55,16 @@ def build(session: Session, kinds: Sequence[Kind]) -> None:
             made = documents.Run(engine, began, time.time(), upstream)
             documents.write(session, staging, artifacts, made, signer)
             drop = ("*.iso", "*.iso.sha256") if "iso" in kinds else ()
-            publish(session, staging, artifacts, drop=drop, signer=signer)
-    _report(session, kinds, artifacts, time.monotonic() - started)
+            searched: list[str] = []
+            publish(
+                session,
+                staging,
+                artifacts,
+                drop=drop,
+                signer=signer,
+                look=lambda folder: searched.append(search_set(session, prepared, folder, artifacts)),
+            )
+    _report(session, kinds, artifacts, searched[0], time.monotonic() - started)
 
 
 def build_boot_tools(session: Session, prepared: Prepared) -> None:
@@ -201,7 +210,9 @@ def _build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: s
     )
 
 
-def _report(session: Session, kinds: Sequence[Kind], artifacts: Sequence[Artifact], seconds: float) -> None:
+def _report(
+    session: Session, kinds: Sequence[Kind], artifacts: Sequence[Artifact], searched: str, seconds: float
+) -> None:
     """What was made, on standard output."""
     rows = [("artifact", "size", "where")]
     rows += [(each.name, report.size(each.size_bytes), each.path or each.reference or "") for each in artifacts]
@@ -211,6 +222,8 @@ def _report(session: Session, kinds: Sequence[Kind], artifacts: Sequence[Artifac
         sys.stdout.write(f"\nchecksum:  {session.plan.iso.path}.sha256\n")
     if session.environment.kubernetes.payload == "none" and "provider-image" in kinds:
         sys.stdout.write(f"note:      {report.NO_PAYLOAD}\n")
+    if searched:
+        sys.stdout.write(f"secrets:   {searched}\n")
     sys.stdout.write(f"artifacts: {folder}/artifacts.json\n")
     if "provider-image" in kinds:
         sys.stdout.write(f"profile:   {folder}/cluster-profile.yaml\n\n{render.render_profile(session.environment)}")

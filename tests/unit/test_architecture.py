@@ -23,6 +23,7 @@ PURE = [
     "cloudconfig",
     "forms",
     "secrets",
+    "needles",
 ]
 PURE += ["sbom", "provenance", "arguments", "generated", "report", "progress", "console", "imagecheck"]
 EFFECTS = [
@@ -53,6 +54,8 @@ EFFECTS = [
     "results",
     "session",
     "space",
+    "imagescan",
+    "scan",
 ]
 ORDER = [*PURE, *EFFECTS, "seal", "gate", "documents", "verify", "workflow", "checking", "delivery", "validate"]
 FORBIDDEN = {"subprocess", "docker", "os"}
