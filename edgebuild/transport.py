@@ -98,6 +98,19 @@ class _Certificates(HTTPAdapter):
         return super().proxy_manager_for(proxy, **options, ssl_context=self.context)
 
 
+def _context(folder: Path) -> ssl.SSLContext:
+    """TLS as Docker has it for one registry: also its *.crt are trusted, and *.cert with *.key say who we are."""
+    context = ssl.create_default_context()
+    try:
+        for file in sorted(folder.glob("*.crt")):
+            context.load_verify_locations(file)
+        for file in sorted(folder.glob("*.cert")):
+            context.load_cert_chain(file, file.with_suffix(".key"))
+    except OSError as error:  # ssl.SSLError is one
+        raise RegistryError(f"{file}: cannot be used as a certificate: {error.strerror or error}") from error
+    return context
+
+
 class Transport:
     """Requests to the registry `host` (host[:port]), with what Docker's configuration knows of it."""
 
@@ -108,10 +121,7 @@ class Transport:
         self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": CLIENT})
         self._session.trust_env = not plain(host)  # no proxy on the way to loopback
         if not plain(host):
-            context = ssl.create_default_context()
-            for file in sorted((certificates / host).glob("*.crt")):
-                context.load_verify_locations(file)
-            self._session.mount("https://", _Certificates(context))
+            self._session.mount("https://", _Certificates(_context(certificates / host)))
 
     def send(
         self,

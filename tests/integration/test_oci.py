@@ -1,9 +1,11 @@
 """The client of the distribution API against a real registry, and through a proxy that misbehaves."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import random
+import ssl
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from edgebuild import oci
 from edgebuild.errors import RegistryError
 from edgebuild.oci import Registry, check_image, check_images, describe, digest_of
 from edgebuild.referrers import attach, referrers
+from edgebuild.run import run
 from edgebuild.transport import BadMoment, NotThere, Patience
 from tests.registry_server import USERS, Fault, faulty_proxy, registry_server
 
@@ -360,16 +363,27 @@ class TokenServer(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+@contextlib.contextmanager
+def served(handler: type[TokenServer], context: ssl.SSLContext | None = None) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] # a client that does not trust us says so
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @pytest.fixture
 def token_server() -> Iterator[tuple[str, type[TokenServer]]]:
     handler = type("Handler", (TokenServer,), {"asked": [], "forms": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}", handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(handler) as address:
+        yield address, handler
 
 
 def test_a_token_by_user_and_password(
@@ -409,6 +423,75 @@ def test_a_token_by_identity(
             "scope": [f"repository:{REPOSITORY}:pull"],
         }
     ]
+
+
+def test_a_login_goes_nowhere_else(
+    token_server: tuple[str, type[TokenServer]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry leads to another host, by a redirect and for an upload; ~/.netrc knows that host."""
+    other, handler = token_server
+    digest = digest_of(b"data")
+
+    class Leads(TokenServer):
+        def do_GET(self) -> None:
+            self.asked.append((self.path, self.headers.get("Authorization", "")))
+            if not self.headers.get("Authorization"):
+                self.answer(401, b"", {"WWW-Authenticate": 'Basic realm="tests"'})
+            else:
+                self.answer(307, b"", {"Location": f"http://{other}{self.path}"})
+
+        def do_HEAD(self) -> None:
+            self.answer(404, b"")
+
+        def do_POST(self) -> None:
+            self.answer(202, b"", {"Location": f"http://{other}/v2/elsewhere/{REPOSITORY}/upload"})
+
+    def do_put(self: TokenServer) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append((self.path, self.headers.get("Authorization", "")))
+        self.answer(201, b"")
+
+    handler.do_PUT = do_put  # type: ignore[attr-defined]
+    with served(type("Handler", (Leads,), {"asked": [], "forms": []})) as address:
+        docker_config(tmp_path, monkeypatch, auths={address: {"auth": base64.b64encode(b"me:secret-pass").decode()}})
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password of-netrc\n")
+        (tmp_path / "netrc").chmod(0o600)
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        registry = Registry(address, patience=HASTY)
+        with pytest.raises(RegistryError, match="401"):
+            registry.manifest(REPOSITORY, "1")
+        assert registry.put_blob(REPOSITORY, b"data") == digest
+    assert [authorization for _, authorization in handler.asked] == ["", ""]
+
+
+def test_no_proxy_on_the_way_to_loopback(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert not Registry(address).exists(REPOSITORY, "none")
+
+
+def test_tls_by_the_certificates_that_docker_is_given(
+    token_server: tuple[str, type[TokenServer]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["-subj", "/CN=tests", "-addext", "subjectAltName=IP:127.0.0.1"]
+    key, certificate = tmp_path / "tls.key", tmp_path / "tls.crt"
+    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, "-keyout", key, "-out", certificate])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setattr("edgebuild.transport.plain", lambda _: False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    asked: list[tuple[str, str]] = []
+    with served(type("Handler", (TokenServer,), {"asked": asked, "forms": []}), context) as address:
+        with pytest.raises(RegistryError, match="certificate verify failed") as caught:
+            Registry(address, patience=HASTY, certificates=tmp_path / "certs.d").manifest(REPOSITORY, "1")
+        assert f"/etc/docker/certs.d/{address}/ca.crt" in caught.value.hint
+        folder = tmp_path / "certs.d" / address
+        folder.mkdir(parents=True)
+        (folder / "ca.crt").write_bytes(certificate.read_bytes())
+        # It wants the login at an http:// address, which is refused.
+        with pytest.raises(RegistryError, match="which is not encrypted"):
+            Registry(address, patience=HASTY, certificates=tmp_path / "certs.d").manifest(REPOSITORY, "1")
+        assert len(asked) == 1
 
 
 def test_attached_and_found(address: str) -> None:
