@@ -155,7 +155,7 @@ def _is_bill(data: bytes, names: set[str]) -> bool:
         hashes = found["metadata"]["component"]["hashes"]
         about = {f"sha256:{each['content']}" for each in hashes}
         return found["bomFormat"] == "CycloneDX" and bool(about & names)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -176,7 +176,7 @@ def _statement(data: bytes, digest: str, public_key: Path | None) -> provenance.
 def _is_signed(registry: Registry, repository: str, digest: str, public_key: Path) -> bool:
     """Whether a signature of the image is by the owner of the key."""
     for layer in _layers(registry, repository, _tag(digest, "sig")):
-        with contextlib.suppress(NotThere, OtherBytes, ValueError, KeyError, TypeError):
+        with contextlib.suppress(NotThere, OtherBytes, ValueError, KeyError, TypeError, RecursionError):
             payload = registry.read_blob(repository, layer)
             about = json.loads(payload)["critical"]["image"]["docker-manifest-digest"]
             if about == digest and _fits(payload, layer["annotations"][SIGNATURE_KEY], public_key):

@@ -182,7 +182,7 @@ def document(name: str, data: bytes) -> Document:
     """A manifest's JSON. Raises OtherBytes when it is none."""
     try:
         found = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OtherBytes(f"{name}: the registry serves no JSON") from error
     if not isinstance(found, dict):
         raise OtherBytes(f"{name}: the registry serves no manifest")
@@ -234,8 +234,9 @@ def _check_manifest(
         if key not in checked:
             checked[key] = _check_blob(registry, repository, descriptor)
         if checked[key]:
-            size = f"{int(descriptor.get('size', 0)) / 1e6:.1f} MB"
-            problems.append(f"{name} ({descriptor.get('digest')}, {size}) of {reference}: {checked[key]}")
+            size = descriptor.get("size")
+            told = f", {size / 1e6:.1f} MB" if isinstance(size, int) and 0 <= size < 1 << 60 else ""
+            problems.append(f"{name} ({str(descriptor.get('digest'))[:71]}{told}) of {reference}: {checked[key]}")
     return problems
 
 

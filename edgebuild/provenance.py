@@ -168,7 +168,7 @@ def read_statement(payload: bytes) -> Statement:
             for part in (document["subject"], document["predicate"]["runDetails"].get("byproducts", []))
         ]
         types = (document["_type"], document["predicateType"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VerificationError("the provenance is no in-toto statement") from error
     if types != (STATEMENT, PREDICATE):
         raise VerificationError("the provenance is no SLSA v1 statement")
@@ -230,7 +230,7 @@ def unseal(text: str | bytes) -> Envelope:
         document = json.loads(text)
         kind, payload = document["payloadType"], base64.b64decode(document["payload"], validate=True)
         signatures = tuple((str(each.get("keyid", "")), str(each["sig"])) for each in document["signatures"])
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
         raise VerificationError("the provenance is no DSSE envelope") from error
     if kind != PAYLOAD_TYPE:
         raise VerificationError(f"the envelope holds {kind!r}, not a statement of in-toto")

@@ -199,7 +199,16 @@ def test_what_is_about_another_image_does_not_count(address: str, keys: dict[str
 
 @pytest.mark.parametrize(
     "odd",
-    [b"", b"[]", b"\xff", b'{"bomFormat": 1}', b'{"payload": 1}', b'{"critical": []}', b'{"critical": {"image": 1}}'],
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"bomFormat": 1}',
+        b'{"payload": 1}',
+        b'{"critical": []}',
+        b'{"critical": {"image": 1}}',
+    ],
 )
 def test_rubbish_beside_it_does_not_matter(address: str, keys: dict[str, Keys], odd: bytes, tmp_path: Path) -> None:
     registry, used, public = Registry(address), signer(keys["openssl"], tmp_path), keys["openssl"].public

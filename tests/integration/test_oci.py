@@ -164,6 +164,7 @@ def test_a_manifest_of_others_making_is_a_problem_and_no_traceback(
     registry = Registry(address)
     digest = publish(registry, "odd", b"odd")
     odd = [b"[]", b"no json", b"{}", b'{"config": [], "layers": 3}', b'{"config": {"digest": 3}, "layers": [4]}']
+    odd += [b'{"config": {"digest": "x", "size": "y"}, "layers": [{"size": 1%s}]}' % (b"0" * 999), b"[" * 100_000]
     odd += [b'{"manifests": [{"digest": "latest"}, {"digest": "../../x"}, 7]}', deep(5)]
     for data in odd:
         other = Registry(address, patience=HASTY)
