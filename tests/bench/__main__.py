@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgebuild.run import run
+from edgebuild.scan import search_set
+from edgebuild.session import open_session, prepare
 from tests.conftest import Workspace, copy_repository
 
 ROUNDS = 3
@@ -117,9 +119,9 @@ def measure(workspace: Workspace, folder: Path, row: Callable[..., None]) -> Non
         by_hand()
 
     make_cold(f"own-{time.time()}")
-    own = seconds(lambda: workspace.call(*build), 1)
+    cold = seconds(lambda: workspace.call(*build), 1)
     make_cold(f"plain-{time.time()}")
-    row("build-all-images, cold", own, seconds(plain, 1), "bake on the same files, xorriso by hand", "≤ 1.05 ×")
+    row("build-all-images, cold", cold, seconds(plain, 1), "bake on the same files, xorriso by hand", "≤ 1.05 ×")
     dockerfile.write_text(pipeline)
     workspace.call(*build)
 
@@ -130,6 +132,7 @@ def measure(workspace: Workspace, folder: Path, row: Callable[..., None]) -> Non
 
     workspace.call(*build)
     own = seconds(lambda: workspace.call(*build))
+    measure_scan(workspace, cold, own, row)
     row("nothing changed, 2 versions", own, seconds(lambda: bake(workspace, "demo", images)), "bake, without ISO", "")
     versions = [f"1.{minor}.{patch}" for minor in range(24, 32) for patch in range(8)][:58]
     many = ["build-provider-images", "--env", "demo", "--set", f"kubernetes.versions={json.dumps(versions)}"]
@@ -177,6 +180,24 @@ def measure(workspace: Workspace, folder: Path, row: Callable[..., None]) -> Non
     print(f"  peak memory of inv plan with 263 versions: {int(measured) / 1000:.0f} MB (goal ≤ 150 MB)")
     print(f"  peak memory of any process started here: {peak / 1000:.0f} MB")
     run(["docker", "image", "rm", *[f"ttl.sh/edgebuild:k3s-{version}-v4.9.38-demo" for version in versions]])
+
+
+def measure_scan(workspace: Workspace, cold: float, unchanged: float, row: Callable[..., None]) -> None:
+    """The scan for secrets beside builds without any: of every layer as after the very first, and of what is new."""
+    os.environ["EDGE_HOST_TOKEN"] = "a registration token: 0123456789"
+    session = open_session(workspace.root, "demo", ["secrets.edge_host_token=env:EDGE_HOST_TOKEN"])
+    prepared = prepare(session, with_secrets=True)
+
+    def search() -> None:
+        search_set(session, prepared, session.results.current.resolve(), session.results.artifacts())
+
+    def search_all() -> None:
+        shutil.rmtree(workspace.root / "build/.cache/scan", ignore_errors=True)
+        search()
+
+    against = "the build without secrets"
+    row("secret scan, cold: every layer", cold + seconds(search_all), cold, against, "≤ 1.10 ×")
+    row("secret scan, nothing changed", unchanged + seconds(search), unchanged, against, "≤ 1.10 ×")
 
 
 PEAK = """import resource, subprocess, sys
