@@ -195,11 +195,18 @@ def boot(
         **ENV,
         "path": "an ISO, or a folder with results, instead of an environment: needs no engine and no network",
         "key": "the public key (PEM) of who signs: also check all signatures",
+        "rebuild": "build the ISO again, without cache and in another folder, and compare every byte",
         "registry": "also read every pushed image from the registry (--no-registry: leave it out)",
     },
 )
 def verify(
-    _: Context, path: str = "", env: str = "", set: list[str] | None = None, registry: bool = True, key: str = ""
+    _: Context,
+    path: str = "",
+    env: str = "",
+    set: list[str] | None = None,
+    registry: bool = True,
+    key: str = "",
+    rebuild: bool = False,
 ) -> None:
     """Check what was built, whole and in every part: files, ISO, images in engine and registry."""
     from edgebuild import checking
@@ -207,7 +214,8 @@ def verify(
     if path:
         checking.verify_path(Path(path), key=Path(key) if key else None)
     else:
-        checking.verify(session(env, set), registry=registry, key=Path(key) if key else None)
+        public = Path(key) if key else None
+        checking.verify(session(env, set), registry=registry, key=public, again=rebuild)
 
 
 @task()

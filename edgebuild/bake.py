@@ -14,12 +14,14 @@ from edgebuild.run import process
 from edgebuild.secrets import redact
 from edgebuild.view import View
 
+ALL = ("*",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BakeRequest:
     """`env` holds the values of build secrets.
 
-    `fresh` are stages to solve anew whatever is cached. `tags` gives targets another name than the file does.
+    `fresh` are stages to solve anew whatever is cached, or ALL. `tags` gives targets another name than the file does.
     """
 
     file: Path
@@ -51,7 +53,9 @@ def bake_argv(request: BakeRequest) -> list[str]:
     argv += ["--progress", "rawjson"]
     if request.builder:
         argv += ["--builder", request.builder]
-    if request.fresh:
+    if request.fresh == ALL:
+        argv += ["--no-cache"]
+    elif request.fresh:
         argv += ["--set", f"*.no-cache-filter={','.join(request.fresh)}"]
     for target, tag in request.tags.items():
         argv += ["--set", f"{target}.tags={tag}"]

@@ -83,6 +83,14 @@ def damage(tar: Path, made_from: Path, recipe: Mapping[str, object]) -> str:
     return "" if found == digest else "it is damaged: its SHA-256 is not the one that was written down"
 
 
+def recorded_digest(folder: Path) -> str:
+    """The SHA-256 that base.tar had when it was made; empty when that cannot be read."""
+    try:
+        return str(json.loads((folder / "made-from.json").read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from edgebuild.boot import BootRequest, BootResult, Firmware, Media, boot_iso
 from edgebuild.doctor import checks
 from edgebuild.doctor import report as print_checks
 from edgebuild.errors import InputError, ToolError
+from edgebuild.rebuild import rebuild
 from edgebuild.seal import finish_switch
 from edgebuild.session import DEFAULT_PASSWORD, Session, prepare
 from edgebuild.workflow import build_boot_tools
@@ -105,12 +106,17 @@ def _choices(value: str, known: tuple[Any, ...], flag: str) -> tuple[Any, ...]:
     raise InputError(f"{flag} {value}: there are {', '.join(known)} and both")
 
 
-def verify(session: Session, *, registry: bool, key: Path | None = None) -> None:
-    """Check everything of the environment's last complete set; one line for each part."""
+def verify(session: Session, *, registry: bool, key: Path | None = None, again: bool = False) -> None:
+    """Check everything of the environment's last complete set; one line for each part.
+
+    `again`: also build its ISO once more and compare.
+    """
     with session.results.lock(session.say):
         finish_switch(session)
         findings = verification.verify_set(session, registry=registry, key=key)
         verification.remember(session, findings)
+        if again:
+            findings += rebuild(session)
     _print_findings(findings)
     verification.raise_problems(findings, hint=f"./inv build-all-images --env {session.plan.environment}")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgebuild import provenance, report, sbom, signing, sums
 from edgebuild.attestations import Attachments
+from edgebuild.bootstrap import recorded_digest
 from edgebuild.engine import Engine
 from edgebuild.errors import VerificationError
 from edgebuild.gate import OS_KINDS
@@ -130,9 +131,9 @@ def _dependencies(session: Session, folder: Path, artifacts: Sequence[Artifact],
     """What went in: the repository, upstream images, the base made here, the Dockerfile, the site's bundles."""
     found = [provenance.image_dependency(reference, digest) for reference, digest in made.upstream.items()]
     found += _repository(session.root)
-    base = session.root / bootstrap_folder(session.environment) / "made-from.json"
-    if session.environment.os.bootstrap and base.exists():
-        found.append(Dependency("base.tar", f"sha256:{json.loads(base.read_text())['sha256']}"))
+    base = recorded_digest(session.root / bootstrap_folder(session.environment))
+    if session.environment.os.bootstrap and base:
+        found.append(Dependency("base.tar", f"sha256:{base}"))
     dockerfile = (folder / "inputs/Dockerfile").read_text(encoding="utf-8")
     found.append(Dependency("inputs/Dockerfile", _digest(dockerfile)))
     for iso in artifacts:

@@ -57,7 +57,20 @@ EFFECTS = [
     "imagescan",
     "scan",
 ]
-ORDER = [*PURE, *EFFECTS, "seal", "gate", "documents", "verify", "workflow", "checking", "delivery", "validate"]
+ORDER = [
+    *PURE,
+    *EFFECTS,
+    "seal",
+    "gate",
+    "documents",
+    "verify",
+    "making",
+    "workflow",
+    "rebuild",
+    "checking",
+    "delivery",
+    "validate",
+]
 FORBIDDEN = {"subprocess", "docker", "os"}
 
 
