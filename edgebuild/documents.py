@@ -16,16 +16,17 @@ from edgebuild.engine import Engine
 from edgebuild.errors import VerificationError
 from edgebuild.gate import OS_KINDS
 from edgebuild.host import parse_os_release
+from edgebuild.inputs import find_inputs
 from edgebuild.provenance import Dependency, Invocation, Subject
 from edgebuild.render import bootstrap_folder
-from edgebuild.results import Artifact
+from edgebuild.results import ARTIFACTS, Artifact
 from edgebuild.run import run
 from edgebuild.session import Session
 from edgebuild.signing import Signer
 
 VERSION = "0.1.0"
 BILL = "sbom/{}.cdx.json"
-STATEMENTS = ("provenance/images.json", "provenance/iso.json")
+STATEMENT = "provenance/{}.json"
 
 
 @dataclass(frozen=True)
@@ -45,32 +46,34 @@ def signer_of(session: Session) -> Signer | None:
 
 
 def write(session: Session, folder: Path, artifacts: Sequence[Artifact], made: Run, signer: Signer | None) -> None:
-    """Describe these artifacts in `folder`: a bill of materials each, a provenance for images and one for the ISO."""
+    """Describe these artifacts in `folder`: a bill of materials and a provenance of its own for each.
+
+    Its own, because a later run may make some of them anew and keep the others.
+    """
     bills = _bills(session, artifacts)
-    for name, text in bills.items():
-        _put(folder / BILL.format(name), text)
-    isos = [each for each in artifacts if each.kind == "iso"]
-    images = [each for each in artifacts if each.kind != "iso"]
-    for file, described in zip(STATEMENTS, (images, isos), strict=True):
-        if described:
-            byproducts = [
-                Subject(BILL.format(each.name), _digest(bills[each.name])) for each in described if each.name in bills
-            ]
-            payload = provenance.statement(
-                [Subject(each.reference or Path(str(each.path)).name, each.digest) for each in described],
-                environment=session.plan.environment,
-                configuration=report.configuration_data(session.environment),
-                targets=[each.name for each in described],
-                dependencies=_dependencies(session, folder, artifacts, made),
-                invocation=Invocation(
-                    f"urn:uuid:{uuid.uuid4()}",
-                    made.started,
-                    made.finished,
-                    {"edgebuild": VERSION, "docker": made.engine.version, "buildx": made.engine.buildx},
-                ),
-                byproducts=byproducts,
-            )
-            _put(folder / file, _envelope(payload, signer))
+    versions = {"edgebuild": VERSION, "docker": made.engine.version, "buildx": made.engine.buildx}
+    invocation = Invocation(f"urn:uuid:{uuid.uuid4()}", made.started, made.finished, versions)
+    common = _dependencies(session, folder, made)
+    key_id = signing.key_id(signer.public_key()) if signer else ""
+    for each in artifacts:
+        bill = bills.get(each.name)
+        if bill:
+            _put(folder / BILL.format(each.name), bill)
+        payload = provenance.statement(
+            [_statement_subject(each)],
+            environment=session.plan.environment,
+            configuration=report.configuration_data(session.environment),
+            targets=[each.name],
+            dependencies=[*common, *_site_files(each)],
+            invocation=invocation,
+            byproducts=[Subject(BILL.format(each.name), _digest(bill))] if bill else [],
+        )
+        envelope = provenance.seal(payload, signer.sign if signer else None, key_id=key_id)
+        _put(folder / STATEMENT.format(each.name), envelope)
+
+
+def _statement_subject(artifact: Artifact) -> Subject:
+    return Subject(artifact.reference or Path(str(artifact.path)).name, artifact.digest)
 
 
 def _put(file: Path, text: str) -> None:
@@ -127,8 +130,8 @@ def _subject(session: Session, artifact: Artifact) -> sbom.Subject:
     return sbom.Subject(name, tag, artifact.digest, "image", parts)
 
 
-def _dependencies(session: Session, folder: Path, artifacts: Sequence[Artifact], made: Run) -> list[Dependency]:
-    """What went in: the repository, upstream images, the base made here, the Dockerfile, the site's bundles."""
+def _dependencies(session: Session, folder: Path, made: Run) -> list[Dependency]:
+    """What went in: the repository, its files, upstream images, the base made here, the Dockerfile."""
     found = [provenance.image_dependency(reference, digest) for reference, digest in made.upstream.items()]
     found += _repository(session.root)
     base = recorded_digest(session.root / bootstrap_folder(session.environment))
@@ -136,11 +139,28 @@ def _dependencies(session: Session, folder: Path, artifacts: Sequence[Artifact],
         found.append(Dependency("base.tar", f"sha256:{base}"))
     dockerfile = (folder / "inputs/Dockerfile").read_text(encoding="utf-8")
     found.append(Dependency("inputs/Dockerfile", _digest(dockerfile)))
-    for iso in artifacts:
-        for part in iso.contents or ():
-            if part["name"].startswith("/opt/spectrocloud/"):
-                found.append(Dependency(part["name"], f"sha256:{part['sha256']}"))
-    return found
+    return found + _files(session)
+
+
+def _files(session: Session) -> list[Dependency]:
+    """The repository's files that go into images and ISO as they are; the commit may not have them."""
+    inputs = find_inputs(session.root, session.environment)
+    names = ["user-data.j2", *inputs.certificates]
+    names += [f"overlay/files/{each}" for each in inputs.overlay]
+    names += [f"overlay/files-iso/{each}" for each in inputs.overlay_iso]
+    files = [(name, session.root / name) for name in names]
+    return [Dependency(name, f"sha256:{_file_digest(file)}") for name, file in files if file.is_file()]
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _site_files(artifact: Artifact) -> list[Dependency]:
+    """The bundles of an ISO's site."""
+    parts = [part for part in artifact.contents or () if part["name"].startswith("/opt/spectrocloud/")]
+    return [Dependency(part["name"], f"sha256:{part['sha256']}") for part in parts]
 
 
 def _repository(root: Path) -> list[Dependency]:
@@ -158,7 +178,7 @@ def _repository(root: Path) -> list[Dependency]:
 
 def attachments(folder: Path, name: str, reference: str, digest: str, signer: Signer | None) -> Attachments | None:
     """What an image gets in the registry, where its digest is the manifest's; None when nothing was written of it."""
-    bill, statement = folder / BILL.format(name), folder / STATEMENTS[0]
+    bill, statement = folder / BILL.format(name), folder / STATEMENT.format(name)
     if not (bill.exists() and statement.exists()):
         return None
     text = bill.read_text(encoding="utf-8")
@@ -173,23 +193,33 @@ def attachments(folder: Path, name: str, reference: str, digest: str, signer: Si
 
 def problems(folder: Path, public_key: Path) -> list[str]:
     """What is wrong with the signatures of a result set; nothing when all are by the owner of this key."""
-    found = []
-    checks = [(sums.NAME, sums.SIGNATURE), *((file, "") for file in STATEMENTS)]
-    for name, signature in checks:
-        file = folder / name
-        if not file.exists() and not signature:
-            continue
+    signing.check_public_key(public_key)
+    found = _signature_problems(folder, public_key)
+    try:
+        entries = [Artifact(**entry) for entry in json.loads((folder / ARTIFACTS).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return [*found, f"{ARTIFACTS}: cannot be read"]
+    for each in entries:
+        name = STATEMENT.format(each.name)
         try:
-            if signature:
-                if not (folder / signature).exists():
-                    raise VerificationError("it is not signed")
-                text = (folder / signature).read_text(encoding="utf-8", errors="replace")
-                signing.verify(file.read_bytes(), text, public_key)
-            else:
-                envelope = provenance.unseal(file.read_bytes())
-                if not envelope.signatures:
-                    raise VerificationError("it is not signed")
-                signing.verify(envelope.signed, envelope.signatures[0][1], public_key)
-        except (VerificationError, FileNotFoundError) as error:
-            found.append(f"{name}: {getattr(error, 'message', error)}")
+            envelope = provenance.unseal((folder / name).read_bytes())
+            if not envelope.signatures:
+                raise VerificationError("it is not signed")
+            signing.verify(envelope.signed, envelope.signatures[0][1], public_key)
+            about = provenance.check_statement(envelope.payload, [_statement_subject(each)])
+            found += [f"{name}: {problem}" for problem in about]
+        except (VerificationError, OSError) as error:
+            found.append(f"{name}: {getattr(error, 'message', None) or getattr(error, 'strerror', error)}")
     return found
+
+
+def _signature_problems(folder: Path, public_key: Path) -> list[str]:
+    """What is wrong with the signature over the checksums."""
+    try:
+        signature = (folder / sums.SIGNATURE).read_text(encoding="utf-8", errors="replace")
+        signing.verify((folder / sums.NAME).read_bytes(), signature, public_key)
+    except FileNotFoundError:
+        return [f"{sums.NAME}: it is not signed"]
+    except VerificationError as error:
+        return [f"{sums.NAME}: {error.message}"]
+    return []

@@ -45,8 +45,9 @@ def results(tmp_path: Path) -> Iterator[Path]:
         dependencies=[Dependency("Dockerfile", digest_of(b"FROM scratch"))],
         invocation=Invocation("1", 0, 1, {}),
     )
-    (tmp_path / "provenance.json").write_text(provenance.seal(statement, signer.sign))
-    sums = run(["sha256sum", ISO, "provenance.json"], cwd=tmp_path).stdout
+    (tmp_path / "provenance").mkdir()
+    (tmp_path / "provenance/iso.json").write_text(provenance.seal(statement, signer.sign))
+    sums = run(["sha256sum", ISO, "provenance/iso.json"], cwd=tmp_path).stdout
     (tmp_path / "SHA256SUMS").write_text(sums)
     (tmp_path / "SHA256SUMS.sig").write_text(signer.sign(sums.encode()) + "\n")
     with registry_server(tmp_path / "registry") as address:
@@ -72,7 +73,7 @@ def test_checking_the_files(root: Path, results: Path) -> None:
         with pytest.raises(CommandFailed):
             shell(script, results)
     shell(by_cosign, results)  # the sums are still those that were signed
-    (results / "SHA256SUMS").write_text(run(["sha256sum", ISO, "provenance.json"], cwd=results).stdout)
+    (results / "SHA256SUMS").write_text(run(["sha256sum", ISO, "provenance/iso.json"], cwd=results).stdout)
     for script in (by_openssl, by_cosign):
         with pytest.raises(CommandFailed):
             shell(script, results)
