@@ -98,7 +98,8 @@ def search_set(session: Session, prepared: Prepared, folder: Path, built: Sequen
         finds = list(_search_files(files, needles))
         for iso, digest in isos.items():
             if digest not in memory.known:
-                finds += _search_iso(iso, session.plan.iso.path or iso.name, needles)
+                shown = session.plan.iso.path or iso.name
+                finds += _search_iso(iso, shown, needles, overlay=session.root / "overlay/files-iso")
         if new_layers:
             session.say(f"looking for secrets in {len(new_layers)} layers")
             finds += search_layers(images, new_layers, needles)
@@ -130,11 +131,12 @@ def _search_files(files: Mapping[str, Path], needles: Needles) -> Iterator[Find]
             yield from places(needles.search(data), name, data)
 
 
-def _search_iso(path: Path, shown: str, needles: Needles) -> Iterator[Find]:
+def _search_iso(path: Path, shown: str, needles: Needles, *, overlay: Path) -> Iterator[Find]:
     """Everything on the ISO but user-data, for which it is made, and what is searched elsewhere."""
     with path.open("rb") as file:
         for region in read_iso(path).regions:
-            if region.name in {USER_DATA, *SEARCHED_AS_LAYERS} or region.name.startswith(FROM_ELSEWHERE):
+            elsewhere = region.name in SEARCHED_AS_LAYERS or region.name.startswith(FROM_ELSEWHERE)
+            if region.name == USER_DATA or (elsewhere and not (overlay / region.name.lstrip("/")).is_file()):
                 continue
             file.seek(region.offset)
             yield from places(needles.search_file(file, region.length), f"{shown}, {region.name}")

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from ahocorasick_rs import AhoCorasick
+
 from edgebuild.errors import InputError
 from edgebuild.forms import Form, forms_to_hide
 
@@ -15,20 +17,29 @@ class Hidden:
     """Values that must not be shown, with all their forms, and the variables that hold them."""
 
     def __init__(self) -> None:
-        self._forms: dict[str, list[Form]] = {}
         self.variables: set[str] = set()
-
-    def add(self, value: str) -> None:
-        if value not in self._forms:
-            self._forms[value] = forms_to_hide(value)
+        self.clear()
 
     def clear(self) -> None:
-        self._forms.clear()
         self.variables.clear()
+        self._values: set[str] = set()
+        self._forms: list[Form] = []
+        self._anchors = AhoCorasick([])
+        self._always: set[int] = set()
+
+    def add(self, value: str) -> None:
+        if value not in self._values:
+            self._values.add(value)
+            self._forms += forms_to_hide(value)
+            # All anchors are looked for in one pass: a key of fifty lines has hundreds.
+            self._anchors = AhoCorasick([form.anchor or "\0" for form in self._forms])
+            self._always = {number for number, form in enumerate(self._forms) if not form.anchor}
 
     def redact(self, text: str) -> str:
         """The text with `***` for every value, in whichever form."""
-        spans = sorted(span for forms in self._forms.values() for form in forms for span in form.spans(text))
+        near = {number for number, _, _ in self._anchors.find_matches_as_indexes(text, overlapping=True)}
+        near |= self._always
+        spans = sorted(span for number in near for span in self._forms[number].spans(text))
         if not spans:
             return text
         parts, end = [], 0

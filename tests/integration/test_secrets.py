@@ -180,10 +180,16 @@ def test_planted_on_the_iso(clean: Workspace) -> None:
     """In a file beside user-data; in user-data itself it belongs."""
     needles = Needles({"secrets.edge_host_token": TOKEN})
     iso = clean.result("leaky", "palette-edge-installer.iso").resolve()
-    assert not list(scan._search_iso(iso, "x.iso", needles))
+    assert not list(scan._search_iso(iso, "x.iso", needles, overlay=clean.root / "overlay/files-iso"))
+    content = clean.write("overlay/files-iso/opt/spectrocloud/content/own", f"token={TOKEN}\n")
     clean.write("overlay/files-iso/planted", f"token={TOKEN}\n")
     named = [line for line in finds(clean, "iso", "--env", "leaky") if "build cache" not in line]  # of tests before
-    assert named == ["secrets.edge_host_token, as it is: build/leaky/palette-edge-installer.iso, /planted, byte 6"]
+    iso_name = "build/leaky/palette-edge-installer.iso"
+    assert named == [
+        f"secrets.edge_host_token, as it is: {iso_name}, /opt/spectrocloud/content/own, byte 6",
+        f"secrets.edge_host_token, as it is: {iso_name}, /planted, byte 6",
+    ]
+    content.unlink()
     (clean.root / "overlay/files-iso/planted").unlink()
 
 
