@@ -117,6 +117,18 @@ def check(disks: Sequence[Disk]) -> None:
             )
 
 
+def _running_full(disks: Sequence[Disk]) -> list[BuildError]:
+    return [
+        BuildError(
+            f"the disk of {disk.what} runs full: {disk.folder} has {size(free)} left, and "
+            f"{size(reserve)} are kept; the build was stopped, earlier results are as they were",
+            hint=disk.hint,
+        )
+        for disk in disks
+        if (free := disk.free) < (reserve := disk.reserve)
+    ]
+
+
 @contextlib.contextmanager
 def watched(disks: Sequence[Disk]) -> Iterator[None]:
     """While the body runs, look at the disks; one that falls below its reserve stops the body's programs.
@@ -128,19 +140,10 @@ def watched(disks: Sequence[Disk]) -> Iterator[None]:
 
     def look() -> None:
         while not done.wait(LOOK_SECONDS):
-            for disk in disks:
-                free, reserve = disk.free, disk.reserve
-                if free < reserve:
-                    full.append(
-                        BuildError(
-                            f"the disk of {disk.what} runs full: {disk.folder} has {size(free)} left, and "
-                            f"{size(reserve)} are kept; the build was stopped, earlier results are as they were",
-                            hint=disk.hint,
-                        )
-                    )
-                    for child in running():
-                        stop(child)
-                    return
+            full.extend(_running_full(disks) if not full else ())
+            # At each look: the body may be between two programs.
+            for child in running() if full else ():
+                stop(child)
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
