@@ -58,6 +58,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Kill, fill, cut, stall and damage what a build stands on, as a table. Needs root; arguments are parts of it."""
+    session.run(sys.executable, "-m", "tests.faults", *session.posargs, external=True)
+
+
+@nox.session(default=False)
 def golden(session: nox.Session) -> None:
     """Write the golden files anew; git shows what changed."""
     run(session, "pytest", "-q", "tests/golden", "--update-golden")

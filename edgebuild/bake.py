@@ -148,6 +148,15 @@ def failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildErro
     if re.search(r"401|403|unauthorized|authorization failed|access denied|denied:", error):
         host = image.split("/")[0]
         return RegistryError(f"{image}: the registry wants a login{shown}", hint=f"docker login {host}")
+    if (
+        re.search(r"\b(429|5\d\d) |too ?many ?requests", error, re.IGNORECASE)
+        and step
+        and "load metadata" in step.title
+    ):
+        return RegistryError(
+            f"{image}: the registry is out of order, or has been asked too often{shown}",
+            hint="build again later; a login raises most limits, and registries.mirrors names another registry",
+        )
     if "exec format error" in error + "\n".join(tail):
         return BuildError(
             f"a program of the base image is for another architecture{shown}",

@@ -161,8 +161,7 @@ def _has(values: Any, key: Key) -> bool:
 
 def environment_names(root: Path) -> list[str]:
     """The environments that config/ holds."""
-    names = (path.stem for path in (root / "config").glob("*.yaml"))
-    return sorted(name for name in names if name != "defaults" and not name.endswith(".lock"))
+    return sorted(path.stem for path in (root / "config").glob("*.yaml") if path.stem != "defaults")
 
 
 def load_layers(root: Path, name: str, environ: Mapping[str, str], settings: Sequence[str] = ()) -> list[Layer]:

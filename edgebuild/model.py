@@ -188,7 +188,6 @@ class Environment(Section):
     user: User
     secrets: Secrets
     certs: RelativePath
-    lock: bool
     registries: Registries
     proxy: Proxy
     push: Push

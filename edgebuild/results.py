@@ -151,10 +151,12 @@ class Results:
         chosen = self.folder / ".sets" / str(max(self._numbers(), default=0) + 1)
         staging.rename(chosen)
         _sync(chosen.parent)
+        before_us = self.unfinished.exists()
         self.unfinished.touch()
         self._switch(chosen)
         follow()
-        self.unfinished.unlink()
+        if not before_us:
+            self.unfinished.unlink()
         self._remove_leftovers()
 
     def _keep(self, staging: Path, *, drop: Sequence[str], gone: Collection[str]) -> None:

@@ -110,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Relays one request, or does what the next fault says."""
 
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.1"  # who tries TLS first understands this answer, and goes on without
     upstream: str
     proxy: Proxy
 

@@ -59,14 +59,17 @@ def test_what_must_follow_the_switch_is_not_forgotten(results: Results) -> None:
         assert (results.folder / "two.iso").read_text() == "2"
         raise KeyboardInterrupt
 
-    with results.lock(print), results.staging() as staging:
-        (staging / "two.iso").write_text("2")
-        with pytest.raises(KeyboardInterrupt):
+    def killed() -> None:
+        with results.lock(print), results.staging() as staging:
+            (staging / "two.iso").write_text("2")
             results.publish(staging, {"iso"}, follow=follow)
-    said_by_lock(results)
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    publish(results, {})  # of a task that follows nothing up
     assert results.unfinished.exists()
-    with results.lock(print), results.staging() as staging:
-        results.publish(staging, {"iso"})
+    results.unfinished.unlink()
+    publish(results, {})
     assert not results.unfinished.exists()
 
 

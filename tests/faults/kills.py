@@ -1,0 +1,66 @@
+"""This process killed or interrupted, at points spread over a whole run."""
+
+import signal
+import subprocess
+import time
+
+from tests.conftest import Workspace
+from tests.faults.suite import BUILD, ENVIRONMENT, Suite, call, commands, killed_after
+
+POINTS = 20
+LABEL = "edgebuild.fault"  # of the images that are made here
+
+
+def change(workspace: Workspace, number: int) -> tuple[str, ...]:
+    """Another user, another file on the ISO, and other provider images: so that the next run has to do all of it."""
+    file = workspace.root / "Dockerfile.j2"
+    provider = "FROM base-image AS {{ image.name }}\n"
+    text = file.read_text()
+    head, _, tail = text.partition(provider)
+    rest = tail.partition("\n")[2] if tail.startswith(f"LABEL {LABEL}=") else tail
+    file.write_text(f"{head}{provider}LABEL {LABEL}={number}\n{rest}")
+    workspace.write("overlay/files-iso/fault", f"{number}\n")
+    return (*BUILD, "--set", f"user.name=user{number}")
+
+
+def kills(suite: Suite, workspace: Workspace, points: int = POINTS) -> None:
+    """SIGKILL and SIGINT, each at as many points of a run as asked, evenly spread."""
+    numbers = iter(range(1000))
+    workspace.call(*change(workspace, next(numbers)))
+    started = time.monotonic()
+    workspace.call(*change(workspace, next(numbers)))
+    length = time.monotonic() - started
+    print(f"a run takes {length:.1f} s")
+    for kind in (signal.SIGKILL, signal.SIGINT):
+        for point in range(points):
+            after = length * (point + 0.5) / points
+            arguments = change(workspace, next(numbers))
+
+            def provoke(after: float = after, kind: signal.Signals = kind, argv: tuple[str, ...] = arguments) -> str:
+                result = killed_after(workspace, after, kind, *argv)
+                last = (result.stderr.strip().splitlines() or ["nothing said yet"])[-1]
+                if result.returncode == 0:
+                    return "was done already"
+                assert result.returncode == (-9 if kind == signal.SIGKILL else 130), result
+                return f"killed at: {last[:53]}" if kind == signal.SIGKILL else last
+
+            suite.case(f"{kind.name} after {after:.1f} of {length:.1f} s", provoke, workspace, plain=arguments)
+
+
+def kill_when_it_runs(child: subprocess.Popen[str]) -> None:
+    """Kill as soon as QEMU is there."""
+    while not commands("qemu-system-x86_64 -machine"):
+        time.sleep(0.1)  # nobody tells when a container's program starts
+    child.kill()
+
+
+def kill_in_boot(suite: Suite, workspace: Workspace) -> None:
+    """QEMU would run for ever."""
+
+    def provoke() -> str:
+        asked = ("boot", "--env", ENVIRONMENT, "--firmware", "bios")
+        result = call(workspace, *asked, when={"booting by": kill_when_it_runs})
+        assert result.returncode == -9, result.stderr
+        return "killed at: booting by bios from cd"
+
+    suite.case("SIGKILL while the ISO boots in QEMU", provoke, workspace)
