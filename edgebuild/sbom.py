@@ -1,6 +1,7 @@
 """Software bills of materials: what dpkg and rpm say is installed, as CycloneDX 1.6. Pure."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ DPKG_FIELDS = (
 DPKG_QUERY = ("dpkg-query", "-W", "-f", "\\t".join(f"${{{name}}}" for name in DPKG_FIELDS) + "\\n")
 RPM_FIELDS = ("NAME", "EPOCHNUM", "VERSION", "RELEASE", "ARCH", "SOURCERPM", "VENDOR")
 RPM_QUERY = ("rpm", "-qa", "--qf", "\\t".join(f"%{{{name}}}" for name in RPM_FIELDS) + "\\n")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~^-]*")
 MARK = "== "
 # Prints all that a bill needs, for an image with no more than a POSIX shell. rpm wants to write beside its database.
 INVENTORY = f"""set -e
@@ -89,7 +91,7 @@ def parse_inventory(text: str) -> Inventory:
     """Raises BuildError where the text is none, or holds no package."""
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith(MARK):
             lines = sections.setdefault(line.removeprefix(MARK), [])
         else:
@@ -115,7 +117,7 @@ def parse_dpkg_status(text: str) -> list[Package]:
     """The text of /var/lib/dpkg/status: the same as parse_dpkg, with no program to run in the root file system."""
     found = set()
     for stanza in text.split("\n\n"):
-        pairs = (line.partition(":") for line in stanza.splitlines() if line[:1].strip())
+        pairs = (line.partition(":") for line in stanza.split("\n") if line[:1].strip())
         fields = {name.lower(): value.strip() for name, _, value in pairs}
         if fields.get("status", "").split()[-1:] != ["installed"]:
             continue
@@ -123,6 +125,8 @@ def parse_dpkg_status(text: str) -> list[Package]:
             name, version, architecture = (fields[key] for key in ("package", "version", "architecture"))
         except KeyError as error:
             raise BuildError(f"dpkg's status file: a package has no {error.args[0]}:\n{stanza[:200]}") from error
+        if not NAME.fullmatch(name):
+            raise BuildError(f"dpkg's status file: {name[:200]!r} is no package name")
         source, _, source_version = fields.get("source", name).partition(" ")
         source_version = source_version.strip("()") or version
         found.add(_deb(name, version, architecture, source, source_version, fields.get("maintainer", "")))
@@ -142,7 +146,7 @@ def parse_rpm(text: str) -> list[Package]:
     for name, epoch, version, release, architecture, source, vendor in _rows(text, RPM_FIELDS, RPM_QUERY[0]):
         if name == "gpg-pubkey":
             continue
-        if not epoch.isdigit():
+        if not epoch.isdecimal():
             raise BuildError(f"rpm: {name} has the epoch {epoch!r}, which is no number")
         found.add(
             Package(
@@ -159,9 +163,11 @@ def parse_rpm(text: str) -> list[Package]:
 
 
 def _rows(text: str, names: Sequence[str], program: str) -> Iterable[list[str]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line:
+            continue
         fields = line.split("\t")
-        if len(fields) != len(names) or not all(fields[:2]):
+        if len(fields) != len(names) or not NAME.fullmatch(fields[0]):
             raise BuildError(f"{program}: line {number} is no package: {line[:200]!r}")
         yield fields
 

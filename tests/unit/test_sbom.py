@@ -4,6 +4,8 @@ import json
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgebuild import sbom
 from edgebuild.errors import BuildError
@@ -215,3 +217,22 @@ def test_a_subject_without_digest_is_an_error() -> None:
 def test_no_packages_and_no_os_release() -> None:
     found = json.loads(bill([], {}))
     assert [component["name"] for component in found["components"]] == ["linux"]
+
+
+FIELD = st.text(st.characters(exclude_characters="\t"), max_size=12)
+LINES = st.lists(st.lists(FIELD, min_size=6, max_size=8).map("\t".join)).map("\n".join)
+STANZAS = st.lists(
+    st.dictionaries(st.sampled_from(["Package", "Status", "Architecture", "Version", "Source", "Maintainer"]), FIELD)
+).map(lambda found: "\n\n".join("\n".join(f"{key}: {value}" for key, value in each.items()) for each in found))
+INSTALLED = STANZAS.map(lambda text: text.replace("Status: ", "Status: install ok installed\nX: "))
+
+
+@settings(max_examples=300)
+@given(st.one_of(LINES, STANZAS, INSTALLED, st.text()), st.dictionaries(st.sampled_from(["ID", "VERSION_ID"]), FIELD))
+def test_any_text_gives_a_document_or_says_what_is_wrong(text: str, os_release: dict[str, str]) -> None:
+    for parse in (sbom.parse_dpkg, sbom.parse_dpkg_status, sbom.parse_rpm):
+        try:
+            packages = parse(text)
+        except BuildError:
+            continue
+        assert json.loads(bill(packages, os_release))["bomFormat"] == "CycloneDX"
