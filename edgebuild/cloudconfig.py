@@ -12,7 +12,7 @@ from edgebuild.cloudconfig_keys import ROOT_KEYS, check
 from edgebuild.errors import InputError
 from edgebuild.expressions import Sandbox
 from edgebuild.quoting import NO_UTF_8, yaml_line
-from edgebuild.yamltext import YamlProblem, read_yaml
+from edgebuild.yamltext import Loader, YamlProblem, read_yaml
 
 HEADERS = ("#cloud-config",)
 MAX_BYTES = 2_000_000  # Kairos ignores larger files
@@ -41,7 +41,7 @@ def _line(error: jinja2.TemplateError) -> int:
     return line
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(Loader):
     """A mapping with the same key twice is an error: the first one would silently lose."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -23,6 +23,8 @@ from edgebuild.layers import (
 )
 from edgebuild.model import Environment
 
+MAX_CHAIN = 20
+
 
 class _View:
     """A mapping as expressions see it: attribute access gives the value with its own expressions resolved."""
@@ -64,6 +66,8 @@ class _Resolver:
         return self._known[key, value]
 
     def _render(self, value: str, key: Key) -> str:
+        if len(self._open) >= MAX_CHAIN:
+            raise jinja2.TemplateRuntimeError(f"more than {MAX_CHAIN} expressions, each in the next")
         if key in self._open:
             chain = " -> ".join(".".join(part) for part in [*self._open, key])
             raise jinja2.TemplateRuntimeError(f"the expression goes in a circle: {chain}")
@@ -104,12 +108,14 @@ def make_environment(layers: Sequence[Layer]) -> Environment:
 
 def _complete_os_version(values: dict[str, Any]) -> None:
     """`22` means `22.04`: the one version of the distribution that begins so."""
-    section = values.get("os")
+    section, distributions = values.get("os"), values.get("distributions")
     if not isinstance(section, dict) or not isinstance(section.get("version"), (str, int)):
         return
     version = str(section["version"])
-    distribution = values.get("distributions", {}).get(section.get("distribution"), {})
-    matching = [known for known in distribution.get("versions", ()) if known.startswith(f"{version}.")]
+    name = section.get("distribution")
+    distribution = distributions.get(name) if isinstance(distributions, dict) and isinstance(name, str) else None
+    known = distribution.get("versions") if isinstance(distribution, dict) else None
+    matching = [each for each in known if str(each).startswith(f"{version}.")] if isinstance(known, list) else []
     section["version"] = matching[0] if len(matching) == 1 else version
 
 
@@ -134,9 +140,9 @@ def _validation_problems(error: ValidationError) -> Iterator[tuple[Key, str]]:
 def _problem(problem: tuple[Key, str], layers: Sequence[Layer], values: Mapping[str, Any]) -> str:
     key, text = problem
     if text == "no such key":
-        siblings = values
+        siblings: Any = values
         for part in key[:-1]:
-            siblings = siblings.get(part, {})
+            siblings = siblings.get(part, {}) if isinstance(siblings, dict) else {}
         own = Environment.model_fields if len(key) == 1 else {}
         known = [_field_name(name) for name in own] or [name for name in siblings if name != key[-1]]
         text += nearest(key[-1], known)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+SHOWN = 50  # problems in one error
+
 
 class EdgebuildError(Exception):
     """What the user gets to see: a message, a hint that names the next command, and an exit code.
@@ -34,7 +36,8 @@ class InputError(EdgebuildError):
     def from_problems(cls, problems: Sequence[str], *, hint: str = "") -> "InputError":
         """Join all problems found into one error, a line each."""
         head = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
-        return cls(head + "\n  ".join(problems), hint=hint)
+        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        return cls(head + "\n  ".join([*problems[:SHOWN], *more]), hint=hint)
 
 
 class ToolError(EdgebuildError):

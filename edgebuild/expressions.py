@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 MAX_WORK = 8_000_000  # characters and items made or looked at
-ROUND_WORK = 100  # of one round of a loop
+ITEM_WORK, RENDER_WORK = 100, 10_000  # of an item in a list or a round of a loop, and of one expression
 MAX_SECONDS = 10.0
 MAX_NUMBER = 10**18
 MAX_POWER = 100
@@ -60,7 +60,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def render_text(self, source: str, values: Mapping[str, Any]) -> str:
         """The text of a template. Raises jinja2.TemplateError for whatever goes wrong."""
+        self._left -= RENDER_WORK
         try:
+            self._spend(0)
             code = _compiled(source, self.statements)
             template = self.template_class.from_code(self, code, self.make_globals(None))
             return "".join(map(self._weigh, template.generate(values)))
@@ -81,7 +83,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if self._left < 0 or time.monotonic() > self._deadline:
                 raise jinja2.TemplateRuntimeError(TOO_LARGE)
             if isinstance(value, (list, tuple)):
-                self._left -= len(value)
+                self._left -= ITEM_WORK * len(value)
                 waiting += value if self._left >= 0 else ()
             elif isinstance(value, dict):
                 waiting += [*value.keys(), *value.values()]
@@ -97,7 +99,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _rounds(self, value: Any) -> Any:
         for item in value:
-            self._left -= ROUND_WORK
+            self._left -= ITEM_WORK
             self._spend(0)
             yield item
 

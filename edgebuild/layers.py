@@ -10,7 +10,7 @@ import yaml
 
 from edgebuild.errors import InputError
 from edgebuild.model import Environment
-from edgebuild.yamltext import YamlProblem, read_yaml
+from edgebuild.yamltext import Loader, YamlProblem, read_yaml
 
 Key = tuple[str, ...]
 PREFIX = "EDGEBUILD_"
@@ -33,7 +33,7 @@ class Layer:
         return f"{self.source}:{line}" if line else self.source
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """YAML without floats and dates: `22.04` and `1.30` are versions, and stay the text they are."""
 
 
@@ -51,7 +51,7 @@ def parse_layer(text: str, source: str) -> Layer:
         raise InputError(f"{source}: larger than {MAX_CHARACTERS // 1000} kB; this is no configuration")
     lines: dict[Key, int] = {}
 
-    def look(loader: yaml.SafeLoader, node: yaml.Node) -> None:
+    def look(loader: Loader, node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):
             raise InputError(f"{source}:{node.start_mark.line + 1}: expected `key: value` lines")
         problems = [f"{source}:{line}: {problem}" for line, problem in _index(loader, node, (), lines)]
@@ -68,7 +68,7 @@ def parse_layer(text: str, source: str) -> Layer:
     return Layer(source, values, lines)
 
 
-def _index(loader: yaml.SafeLoader, node: yaml.Node, parent: Key, lines: dict[Key, int]) -> Iterator[tuple[int, str]]:
+def _index(loader: Loader, node: yaml.Node, parent: Key, lines: dict[Key, int]) -> Iterator[tuple[int, str]]:
     """Fill `lines`; yield line and problem of what is valid YAML, but no configuration."""
     line = node.start_mark.line + 1
     if isinstance(node, yaml.ScalarNode):
@@ -95,7 +95,7 @@ def _index(loader: yaml.SafeLoader, node: yaml.Node, parent: Key, lines: dict[Ke
             yield from _index(loader, value_node, key, lines)
 
 
-def _plain_tag(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+def _plain_tag(loader: Loader, node: yaml.Node) -> Any:
     """The tag that a node has when none is written in front of it."""
     if isinstance(node, yaml.ScalarNode):
         return loader.resolve(type(node), node.value, (not node.style, bool(node.style)))  # type: ignore[no-untyped-call]
@@ -154,7 +154,7 @@ def _value(text: str, key: Key) -> Any:
     if _is_text(key):
         return text
 
-    def look(loader: yaml.SafeLoader, node: yaml.Node) -> None:
+    def look(loader: Loader, node: yaml.Node) -> None:
         for _, problem in _index(loader, node, (), {}):
             raise YamlProblem(problem)
 
@@ -199,10 +199,12 @@ def merge(layers: Sequence[Layer]) -> dict[str, Any]:
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
     for key, value in values.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
+        if isinstance(value, dict):
+            if not isinstance(into.get(key), dict):
+                into[key] = {}
             _merge(into[key], value)
         else:
-            into[key] = {**value} if isinstance(value, dict) else value
+            into[key] = value
 
 
 def leaves(values: Mapping[str, Any], parent: Key = ()) -> Iterator[Key]:

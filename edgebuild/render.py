@@ -1,5 +1,6 @@
 """Plan and environment in, text out: Dockerfile, bake file, boot menu, cluster profile. Pure."""
 
+import functools
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,7 +31,7 @@ def render_dockerfile(plan: Plan, environment: Environment, inputs: Inputs, sour
         raise InputError(
             f"Dockerfile.j2: the line {MARKER!r} is missing", hint="put it back; your own instructions go below it"
         )
-    jinja = template_environment({"Dockerfile.j2": pipeline, "customizations": own})
+    jinja = template_environment(("Dockerfile.j2", pipeline), ("customizations", own))
     try:
         values = _dockerfile_values(plan, environment, inputs)
         values["customizations"] = jinja.get_template("customizations").render(values).strip()
@@ -44,10 +45,11 @@ def render_dockerfile(plan: Plan, environment: Environment, inputs: Inputs, sour
     return _without_blank_runs(text)
 
 
-def template_environment(fork: dict[str, str] | None = None) -> jinja2.Environment:
-    """Jinja over the package's templates, and the fork's own by name; a name that is not there is an error."""
+@functools.lru_cache(maxsize=4)
+def template_environment(*fork: tuple[str, str]) -> jinja2.Environment:
+    """Jinja over the package's templates, and the fork's own (name, text); a name that is not there is an error."""
     environment = jinja2.Environment(  # noqa: S701 - what is rendered is not HTML; values are quoted by filters
-        loader=jinja2.ChoiceLoader([jinja2.DictLoader(fork or {}), jinja2.FileSystemLoader(TEMPLATES)]),
+        loader=jinja2.ChoiceLoader([jinja2.DictLoader(dict(fork)), jinja2.FileSystemLoader(TEMPLATES)]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -18,9 +18,23 @@ class YamlProblem(Exception):
         self.line = line
 
 
-def read_yaml(
-    text: str, loader_type: type[yaml.SafeLoader], look: Callable[[yaml.SafeLoader, yaml.Node], None] | None = None
-) -> Any:
+class Loader(yaml.SafeLoader):
+    """PyYAML's, but it stops in the depth before it is slow there, and before Python's stack ends."""
+
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        self._deeper(self.flow_level)
+        super().fetch_flow_collection_start(token_class)
+
+    def add_indent(self, column: int) -> bool:
+        self._deeper(len(self.indents))
+        return bool(super().add_indent(column))
+
+    def _deeper(self, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise YamlProblem("nested too deeply", self.line + 1)
+
+
+def read_yaml(text: str, loader_type: type[Loader], look: Callable[[Loader, yaml.Node], None] | None = None) -> Any:
     """The one document in `text`, None when there is none. Raises YamlProblem.
 
     `look` sees the loader and the document's node before any value is made of it.
