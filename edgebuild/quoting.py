@@ -36,7 +36,8 @@ def dockerfile_copy(source: str, target: str) -> str:
 
     Docker decodes the JSON, then reads quotes, $ and backslash as a shell does, then takes the source as a pattern.
     """
-    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", source)
+    # In brackets, because a path without them is no pattern, and its backslashes are taken as they are.
+    pattern = re.sub(r"[*?\[\\]", lambda found: "[\\\\]" if found[0] == "\\" else f"[{found[0]}]", source)
     words = [re.sub(r"([\\\"'$])", r"\\\1", word) for word in (pattern, target)]
     if NO_UTF_8.search(source + target):
         raise ValueError(f"{source!a} is no UTF-8 text")
