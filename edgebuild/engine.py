@@ -1,5 +1,7 @@
 """The engine: found, started or installed; Docker's own configuration says where it is."""
 
+import contextlib
+import ipaddress
 import json
 import os
 import shutil
@@ -8,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgebuild.errors import ToolError
 from edgebuild.host import Consent, as_root, install_argv, mirror_of, read_os_release, read_sources, run_as_root
@@ -155,3 +158,27 @@ def docker_client(timeout: int = 600) -> Any:
         return docker.DockerClient(base_url=endpoint(), timeout=timeout, version="auto")
     except docker.errors.DockerException as error:
         raise ToolError(f"the engine cannot be reached: {error}", hint="./inv doctor") from error
+
+
+def is_insecure(host: str) -> bool:
+    """Whether the engine is told to use this registry (host[:port]) without TLS, or without checking who it is."""
+    import docker
+
+    try:
+        client = docker_client(timeout=30)
+        with contextlib.closing(client):
+            told = client.info().get("RegistryConfig") or {}
+    except (ToolError, docker.errors.DockerException, OSError):
+        return False
+    return insecure_by(told, host)
+
+
+def insecure_by(told: Mapping[str, Any], host: str) -> bool:
+    """The same by what the engine tells of its registries: by name, or by the address when the name is one."""
+    if not (told.get("IndexConfigs") or {}).get(host, {}).get("Secure", True):
+        return True
+    try:
+        address = ipaddress.ip_address(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
+    return any(address in ipaddress.ip_network(each) for each in told.get("InsecureRegistryCIDRs") or [])

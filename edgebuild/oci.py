@@ -4,15 +4,17 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from edgebuild.engine import is_insecure
 from edgebuild.errors import RegistryError
 from edgebuild.registry import split_reference
 from edgebuild.transport import BadMoment, NotThere, Patience, Transport
 
+PATIENCE = Patience()
 CERTIFICATES = Path("/etc/docker/certs.d")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -42,9 +44,16 @@ def describe(media_type: str, data: bytes) -> Document:
 class Registry:
     """One registry, `host[:port]` or docker.io. Everything it says that it should not raises RegistryError."""
 
-    def __init__(self, host: str, *, patience: Patience = Patience(), certificates: Path = CERTIFICATES) -> None:  # noqa: B008
+    def __init__(
+        self,
+        host: str,
+        *,
+        patience: Patience = PATIENCE,
+        certificates: Path = CERTIFICATES,
+        insecure: Callable[[str], bool] = is_insecure,
+    ) -> None:
         self.host, self.patience = host, patience
-        self._http = Transport(host, patience, certificates)
+        self._http = Transport(host, patience, certificates, insecure)
 
     def manifest(self, repository: str, reference: str) -> tuple[str, str, bytes]:
         """Digest, media type and bytes of what stands under a tag or digest. Raises NotThere, OtherBytes."""
@@ -255,7 +264,7 @@ def _check_blob(registry: Registry, repository: str, descriptor: Mapping[str, An
     return ""
 
 
-def check_images(images: Sequence[tuple[str, str]], *, patience: Patience = Patience()) -> list[str]:  # noqa: B008
+def check_images(images: Sequence[tuple[str, str]], *, patience: Patience = PATIENCE) -> list[str]:
     """check_image for pairs of reference and digest, reading what they share once."""
     registries: dict[str, Registry] = {}
     checked: dict[str, str] = {}

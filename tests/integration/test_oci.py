@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from edgebuild import oci
+from edgebuild.engine import insecure_by, is_insecure
 from edgebuild.errors import RegistryError
 from edgebuild.oci import Registry, check_image, check_images, describe, digest_of
 from edgebuild.referrers import attach, referrers
@@ -483,16 +484,67 @@ def test_tls_by_the_certificates_that_docker_is_given(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     asked: list[tuple[str, str]] = []
     with served(type("Handler", (TokenServer,), {"asked": asked, "forms": []}), context) as address:
+
+        def registry() -> Registry:
+            folder = tmp_path / "certs.d"
+            return Registry(address, patience=HASTY, certificates=folder, insecure=lambda _: False)
+
         with pytest.raises(RegistryError, match="certificate verify failed") as caught:
-            Registry(address, patience=HASTY, certificates=tmp_path / "certs.d").manifest(REPOSITORY, "1")
+            registry().manifest(REPOSITORY, "1")
         assert f"/etc/docker/certs.d/{address}/ca.crt" in caught.value.hint
         folder = tmp_path / "certs.d" / address
         folder.mkdir(parents=True)
         (folder / "ca.crt").write_bytes(certificate.read_bytes())
         # It wants the login at an http:// address, which is refused.
         with pytest.raises(RegistryError, match="which is not encrypted"):
-            Registry(address, patience=HASTY, certificates=tmp_path / "certs.d").manifest(REPOSITORY, "1")
+            registry().manifest(REPOSITORY, "1")
         assert len(asked) == 1
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_registry_that_the_engine_uses_without_tls(
+    tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only when the engine is told so; then with TLS of whoever answers, or without any."""
+    context = None
+    if tls:
+        key, certificate = tmp_path / "tls.key", tmp_path / "tls.crt"
+        names = ["-subj", "/CN=nobody", "-keyout", str(key), "-out", str(certificate)]
+        run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names])
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+    monkeypatch.setattr("edgebuild.transport.plain", lambda _: False)
+    docker_config(tmp_path, monkeypatch)
+
+    class Open(TokenServer):
+        def do_GET(self) -> None:
+            self.answer(200, self.manifest, {"Content-Type": oci.MANIFEST})
+
+    asked: list[str] = []
+
+    def insecure(host: str) -> bool:
+        asked.append(host)
+        return True
+
+    with served(Open, context) as address:
+        registry = Registry(address, patience=HASTY, insecure=insecure)
+        for _ in range(2):
+            assert registry.manifest(REPOSITORY, "1")[2] == TokenServer.manifest
+        assert asked == [address]
+        with pytest.raises(RegistryError):
+            Registry(address, patience=HASTY, insecure=lambda _: False).manifest(REPOSITORY, "1")
+
+
+def test_what_the_engine_is_told_of_registries(engine: object) -> None:
+    assert is_insecure("127.0.0.1:5000")  # as every engine is
+    assert not is_insecure("registry.example.com")
+    told = {
+        "IndexConfigs": {"lab:5000": {"Secure": False}, "x": {"Secure": True}},
+        "InsecureRegistryCIDRs": ["10.0.0.0/8"],
+    }
+    names = ("lab:5000", "lab", "x", "10.1.2.3:80", "11.1.2.3", "[::1]:5000", "", "a b", "[x")
+    assert [name for name in names if insecure_by(told, name)] == ["lab:5000", "10.1.2.3:80"]
+    assert not insecure_by({}, "lab:5000")
 
 
 def test_attached_and_found(address: str) -> None:
