@@ -13,6 +13,7 @@ WHOLE_BASE64, PIECE_BASE64 = 24, 32
 BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-=")
 ARMOUR = re.compile(r"-----(BEGIN|END) ")  # everybody's, and in many programs
 ASSIGNMENT = re.compile(r"""["']?([\w.-]+)["']?\s*(?::\s|[:=](?=[^=]))\s*["']?(.+?)["']?,?$""")
+LONG_KEY = 8  # lines; keys on elliptic curves have 3 or 4, of RSA 13 and more
 SECRET_NAME = re.compile(r"pass|token|secret|key|auth|credential", re.IGNORECASE)
 SPECIAL = frozenset("\\.^$*+?()[]{}|")
 BACKSLASHES = r"\\{1,4}"  # more than one: text in JSON in JSON
@@ -90,8 +91,15 @@ def forms_to_find(value: str) -> list[Form]:
     if len(lines) == 1:
         parts = [lines[0], _assigned(lines[0])]
     else:
-        parts = [_assigned(line) if ASSIGNMENT.match(line) else line for line in lines if not ARMOUR.match(line)]
+        private = [_assigned(line) if ASSIGNMENT.match(line) else line for line in lines if not ARMOUR.match(line)]
+        parts = _without_public_key(private) if ARMOUR.match(lines[0]) else private
     return [form for part in dict.fromkeys(parts) if len(part) >= SHORTEST for form in _forms(part)]
+
+
+def _without_public_key(lines: list[str]) -> list[str]:
+    """Of a private key in PEM what its public key has not: it begins with the secret (EC), or ends with it (RSA)."""
+    body = [line for line in lines if line]
+    return body[:1] if len(body) < LONG_KEY else body[len(body) // 2 :]
 
 
 def _assigned(line: str) -> str:

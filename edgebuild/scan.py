@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from edgebuild import secrets
 from edgebuild.errors import VerificationError
 from edgebuild.imagescan import Image, inspect, search_cache, search_configuration, search_layers
 from edgebuild.isofile import read_iso
@@ -66,16 +67,15 @@ class Memory:
 
 
 def search_set(session: Session, prepared: Prepared, folder: Path, built: Sequence[Artifact]) -> str:
-    """Look for every known secret in the images `built`, their cache, the logs, and the complete new set in `folder`.
+    """Look for every secret of this process in the images `built`, their cache, the logs, the set of `folder`.
 
     Returns the report's line; nothing for an environment without secrets. Raises VerificationError that names every
     place. Nothing is deleted.
     """
-    if not any(reference for _, reference in session.environment.secrets):
-        return ""
-    if not prepared.known_secrets:
-        return "none is set here, and none was looked for"
-    needles = Needles({f"secrets.{name}": value for name, value in prepared.known_secrets.items()})
+    if not secrets.hidden.values:
+        named = any(reference for _, reference in session.environment.secrets)
+        return "none is set here, and none was looked for" if named else ""
+    needles = Needles(secrets.hidden.values)
     for key in needles.too_short:
         session.say(
             f"note: {key} is shorter than 8 characters: it stands everywhere by chance, and is not looked for"
@@ -169,11 +169,13 @@ def _line(
     isos: Sequence[Path],
 ) -> str:
     """What was searched, and the one place where a secret belongs."""
-    references = dict(session.environment.secrets)
-    names = [key.removeprefix("secrets.") for key in needles.keys]
-    on_iso = [name for name in names if isos and f"<{references[name]}>" in prepared.texts["user-data"]]
-    nowhere = [name for name in names if name not in on_iso]
+    references = {f"secrets.{name}": reference for name, reference in session.environment.secrets}
+    on_iso = [key for key in needles.keys if isos and f"<{references.get(key)}>" in prepared.texts["user-data"]]
+    nowhere = [key.removeprefix("secrets.") for key in needles.keys if key not in on_iso]
     mode = f"{isos[0].stat().st_mode & 0o777:04o}" if isos else ""
-    parts = [f"{name} stands in the user-data on the ISO (mode {mode}) and nowhere else" for name in on_iso]
+    parts = [
+        f"{key.removeprefix('secrets.')} stands in the user-data on the ISO (mode {mode}) and nowhere else"
+        for key in on_iso
+    ]
     parts += [f"{' and '.join(nowhere)} {'stand' if len(nowhere) > 1 else 'stands'} nowhere"] if nowhere else []
     return f"{'; '.join(parts)}; {len(images)} images, {layers} layers, {files} files searched"

@@ -1,5 +1,6 @@
 """Secrets are references; they are resolved when used, and never shown. Pure but for reading the named file."""
 
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ HIDDEN = "***"
 
 
 class Hidden:
-    """Values that must not be shown, with all their forms, and the variables that hold them."""
+    """Values by key that must not be shown, with all their forms, and the variables that hold them."""
 
     def __init__(self) -> None:
         self.variables: set[str] = set()
@@ -22,14 +23,14 @@ class Hidden:
 
     def clear(self) -> None:
         self.variables.clear()
-        self._values: set[str] = set()
+        self.values: dict[str, str] = {}
         self._forms: list[Form] = []
         self._anchors = AhoCorasick([])
         self._always: set[int] = set()
 
-    def add(self, value: str) -> None:
-        if value not in self._values:
-            self._values.add(value)
+    def add(self, key: str, value: str) -> None:
+        if self.values.get(key) != value:
+            self.values[key] = value
             self._forms += forms_to_hide(value)
             # All anchors are looked for in one pass: a key of fifty lines has hundreds.
             self._anchors = AhoCorasick([form.anchor or "\0" for form in self._forms])
@@ -84,19 +85,15 @@ def resolve(reference: str, *, environ: Mapping[str, str], root: Path, key: str)
             raise InputError(f"{key}: {name} is empty")
     else:
         raise InputError(f"{key}: expected a reference, env:NAME or file:PATH")
-    hidden.add(value)
+    hidden.add(key, value)
     return value
 
 
-def resolve_if_there(references: Mapping[str, str], *, environ: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Name to value of those that can be resolved: not needed now, but to be hidden and looked for."""
-    found = {}
-    for name, reference in references.items():
-        try:
-            found[name] = resolve(reference, environ=environ, root=root, key=f"secrets.{name}")
-        except InputError:
-            continue
-    return found
+def resolve_if_there(references: Mapping[str, str], *, environ: Mapping[str, str], root: Path) -> None:
+    """Those by key that can be resolved: not needed now, but to be hidden and looked for."""
+    for key, reference in references.items():
+        with contextlib.suppress(InputError):
+            resolve(reference, environ=environ, root=root, key=key)
 
 
 def _is_text(value: str) -> bool:

@@ -51,9 +51,8 @@ class Session:
 def open_session(root: Path, name: str, settings: Sequence[str]) -> Session:
     """Load the environment and plan it; nothing is done yet."""
     environment = dated(load_environment(root, name, settings=settings), root, say)
-    secrets.hidden.variables |= {
-        value.removeprefix("env:") for _, value in environment.secrets if value.startswith("env:")
-    }
+    references = [value for _, value in environment.secrets] + [value for _, value in environment.signing]
+    secrets.hidden.variables |= {value.removeprefix("env:") for value in references if value.startswith("env:")}
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
     return Session(root, environment, make_plan(name, environment), ask=ask if terminal else None)
 
@@ -66,7 +65,6 @@ class Prepared:
     texts: dict[str, str]  # file name below inputs/ to text, without any secret
     user_data: str  # with secrets
     secret_values: dict[str, str]
-    known_secrets: dict[str, str]  # also those that are only to be looked for
 
 
 def prepare(session: Session, *, with_secrets: bool) -> Prepared:
@@ -74,7 +72,8 @@ def prepare(session: Session, *, with_secrets: bool) -> Prepared:
     environment, plan, root = session.environment, session.plan, session.root
     inputs = find_inputs(root, environment)
     references = {name: value for name, value in environment.secrets if value}
-    known = secrets.resolve_if_there(references, environ=os.environ, root=root)
+    known = {f"secrets.{name}": value for name, value in references.items()}
+    secrets.resolve_if_there(known, environ=os.environ, root=root)
     values = {
         name: secrets.resolve(value, environ=os.environ, root=root, key=f"secrets.{name}")
         for name, value in references.items()
@@ -94,7 +93,6 @@ def prepare(session: Session, *, with_secrets: bool) -> Prepared:
         },
         user_data,
         values,
-        known,
     )
 
 

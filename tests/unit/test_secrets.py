@@ -34,7 +34,7 @@ def forget() -> Iterator[None]:
 def hiding(*values: str) -> Callable[[str], str]:
     found = Hidden()
     for value in values:
-        found.add(value)
+        found.add(value, value)
     return found.redact
 
 
@@ -69,7 +69,8 @@ def test_no_value(tmp_path: Path, reference: str, expected: str) -> None:
 
 def test_what_is_not_needed_is_hidden_when_it_is_there(tmp_path: Path) -> None:
     references = {"one": "env:ONE", "two": "env:TWO"}
-    assert resolve_if_there(references, environ={"TWO": "hunter2"}, root=tmp_path) == {"two": "hunter2"}
+    resolve_if_there(references, environ={"TWO": "hunter2"}, root=tmp_path)
+    assert hidden.values == {"two": "hunter2"}
     assert redact("hunter2") == "***"
 
 
@@ -164,6 +165,20 @@ def test_lines_of_a_longer_secret() -> None:
     assert {form.part for form in forms_to_find(value)} == {"hunter2-hunter2", "MIIBVgIBADANBgkq"}
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("options", [["EC", "-pkeyopt", "ec_paramgen_curve:P-256"], ["RSA"]])
+@pytest.mark.parametrize("kind", [[], ["-traditional"]])
+def test_a_public_key_is_no_secret(options: list[str], kind: list[str], tmp_path: Path) -> None:
+    """It is a part of the private one, and in base64 often the same letters."""
+    for _ in range(3):
+        run.run(["openssl", "genpkey", "-algorithm", *options, "-out", str(tmp_path / "key")])
+        private = run.run(["openssl", "pkey", "-in", str(tmp_path / "key"), *kind])
+        public = run.run(["openssl", "pkey", "-in", str(tmp_path / "key"), "-pubout"])
+        forms = forms_to_find(private.stdout)
+        assert any(form.bytes_regex.search(private.stdout.encode()) for form in forms)
+        assert not [form for form in forms if form.bytes_regex.search(public.stdout.encode())]
+
+
 def test_short_secrets_are_hidden_but_not_looked_for() -> None:
     for value in ("a", "ab", "abc", "abcd", "seven77", "++/"):
         assert hiding(value)(f"1 {value} 2") in {"1 *** 2"}
@@ -187,7 +202,7 @@ def test_no_text_takes_long(text: str) -> None:
 
 
 def test_a_stream_in_any_cut() -> None:
-    hidden.add(SECRET)
+    hidden.add("k", SECRET)
     text = f"one {SECRET}\ntwo {json.dumps(SECRET)} three"
     for cut in range(len(text)):
         shown = io.StringIO()
