@@ -95,10 +95,10 @@ def lifetime(reference: str) -> str:
 
 def is_transient(message: str) -> bool:
     """Whether trying again can help."""
-    return bool(TRANSIENT.search(ADDRESS.sub("", message))) and not _advice("", message)
+    return bool(TRANSIENT.search(ADDRESS.sub("", message))) and not what_helps("", message)
 
 
-def _advice(reference: str, message: str) -> str:
+def what_helps(reference: str, message: str) -> str:
     """What helps when this is why the reference was not pushed; empty when trying again does."""
     host, repository, _ = split_reference(reference)
     for pattern, advice in ADVICE.items():
@@ -150,7 +150,7 @@ def push(
     _each(one, references, jobs)
     if failed:
         lines = "".join(f"\n  {reference}: {message}" for reference, message in sorted(failed.items()))
-        hints = filter(None, (_advice(*failure) for failure in failed.items()))
+        hints = filter(None, (what_helps(*failure) for failure in failed.items()))
         raise RegistryError(
             f"{len(failed)} of {len(references)} images were not pushed:{lines}",
             hint=next(hints, "push again; what is there is skipped"),

@@ -18,7 +18,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from edgebuild.errors import RegistryError
-from edgebuild.registry import _advice, is_transient
+from edgebuild.registry import is_transient, what_helps
 
 T = TypeVar("T")
 LOOPBACK = re.compile(r"(127(\.[0-9]{1,3}){3}|localhost|\[::1\])(:[0-9]+)?")
@@ -218,7 +218,7 @@ class Transport:
             )
         except BROKEN as error:
             cause = _cause(error)
-            if advice := _advice(f"{self.host}/x", cause):
+            if advice := what_helps(f"{self.host}/x", cause):
                 raise RegistryError(f"{what}: {cause}", hint=advice) from error
             raise BadMoment(f"{what}: {cause}") from error
         except requests.RequestException as error:
@@ -237,7 +237,7 @@ class Transport:
             seconds = response.headers.get("Retry-After", "")
             raise BadMoment(message, seconds=float(seconds) if seconds.isdigit() else 0.0)
         kind = NotThere if response.status_code == 404 else RegistryError
-        raise kind(message, hint=_advice(f"{self.host}/{repository}", f"{status}: {said}"))
+        raise kind(message, hint=what_helps(f"{self.host}/{repository}", f"{status}: {said}"))
 
     def _log_in(self, what: str, challenge: str, scope: str) -> str:
         """The Authorization header that this challenge asks for; empty when there is no login."""
