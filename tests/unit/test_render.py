@@ -172,3 +172,13 @@ def test_the_guides_profile(root: Path) -> None:
         "system.peVersion: v3.4.3",
     ):
         assert f"  {line}\n" in text
+
+
+@pytest.mark.parametrize("name", ["demo", "basic", "advanced"])
+def test_steps_have_a_network_only_to_install_something(root: Path, name: str) -> None:
+    text = dockerfile(root, name, inputs=Inputs(certificates=("certs/a.pem",), overlay=("etc/a",)))
+    steps = re.split(r"^(?=[A-Z]+ )", text, flags=re.M)
+    online = [step for step in steps if step.startswith("RUN ") and not step.startswith("RUN --network=none ")]
+    assert len(online) < len([step for step in steps if step.startswith("RUN ")])
+    for step in online:
+        assert re.search(r"apt-get (update|install)|zypper .*(install|update)|luet (install|repo)", step), step
