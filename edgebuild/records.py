@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class Records:
         """Note that `key` has passed; appears whole or not at all."""
         file = self._file(kind, key)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        # Two threads may note the same content at once.
+        partial = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
         partial.write_text(json.dumps({"format": FORMAT, "key": key, **noted}) + "\n", encoding="utf-8")
         partial.replace(file)
 

@@ -222,6 +222,8 @@ class Results:
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob("boot/.qemu-*"):
             shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob("records/*/.*"):
+            path.unlink()
         for path in self.folder.glob(".*.*"):
             if path.is_symlink() and path.suffix[1:].isdigit():
                 path.unlink()

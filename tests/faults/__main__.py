@@ -37,10 +37,6 @@ def main(asked: list[str]) -> int:
     try:
         workspace = prepare(folder / "repository")
         workspace.call(*BUILD)
-        if "kills" in parts:
-            kills(suite, workspace)
-        if "boot" in parts:
-            kill_in_boot(suite, workspace)
         if "damage" in parts:
             result_set(suite, workspace)
             cached_base(suite, workspace)
@@ -52,6 +48,10 @@ def main(asked: list[str]) -> int:
         if "registry" in parts:
             pulls(suite, workspace, folder / "upstream")
             pushes(suite, folder / "pushes")
+        if "kills" in parts:
+            kills(suite, workspace)
+        if "boot" in parts:
+            kill_in_boot(suite, workspace)
         if "engine" in parts:
             engines(suite, workspace)  # it changes the pipeline for good
     finally:

@@ -37,8 +37,8 @@ def halve(file: Path) -> None:
         damaged.truncate(file.stat().st_size // 2)
 
 
-def cached_base(suite: Suite, workspace: Workspace) -> None:
-    """The base that was made from packages; the workspace has it as links to the repository's own."""
+def cached_base(suite: Suite, workspace: Workspace, only: str = "") -> None:
+    """The base that was made from packages, all damages or one; the workspace has links to the repository's own."""
     folder = workspace.root / bootstrap_folder(load_environment(workspace.root, ENVIRONMENT, environ={}))
     base, made_from = folder / "base.tar", folder / "made-from.json"
     damages: dict[str, tuple[Path, Callable[[Path], object], str]] = {
@@ -46,7 +46,7 @@ def cached_base(suite: Suite, workspace: Workspace) -> None:
         "truncated cached base": (base, halve, "it is damaged"),
         "unreadable record of the cached base": (made_from, lambda file: file.write_text("{"), "cannot be read"),
     }
-    for name, (file, damage, says) in damages.items():
+    for name, (file, damage, says) in damages.items() if not only else [(only, damages[only])]:
 
         def provoke(file: Path = file, damage: Callable[[Path], object] = damage, says: str = says) -> str:
             own = file.with_name("own")

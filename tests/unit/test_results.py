@@ -43,11 +43,14 @@ def test_what_killed_runs_left_goes_with_the_next_lock(results: Results) -> None
     (results.folder / ".sets/9").mkdir()  # finished, but not switched to
     (results.folder / ".one.iso.77").symlink_to(".current/one.iso")
     (results.folder / "boot/.qemu-x").mkdir(parents=True)
+    (results.folder / "records/boots").mkdir(parents=True)
+    (results.folder / "records/boots/.x.json.77-1").touch()
     (results.folder / "..current.77").symlink_to(".sets/9")
     assert said_by_lock(results) == ""
     assert sorted(path.name for path in results.folder.iterdir()) == [
-        ".current", ".lock", ".sets", "artifacts.json", "boot", "one.iso",
+        ".current", ".lock", ".sets", "artifacts.json", "boot", "one.iso", "records",
     ]  # fmt: skip
+    assert not list((results.folder / "records/boots").iterdir())
     assert not list((results.folder / "boot").iterdir())
     assert [path.name for path in (results.folder / ".sets").iterdir()] == ["1"]
     assert (results.folder / "one.iso").read_text() == "1"
