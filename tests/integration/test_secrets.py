@@ -6,8 +6,10 @@ import os
 import pty
 import secrets as randomness
 import shlex
+import shutil
 import subprocess
 import sys
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,11 @@ from pathlib import Path
 import pytest
 
 from edgebuild import imagescan, scan
+from edgebuild.boot import BootRequest, boot_iso
+from edgebuild.errors import VerificationError
 from edgebuild.needles import Needles
 from edgebuild.run import Result, process, run
+from edgebuild.secrets import hidden
 from tests.conftest import Workspace, copy_repository
 from tests.integration.images import iso_text
 
@@ -229,3 +234,58 @@ def on_a_terminal(workspace: Workspace, arguments: list[str]) -> Result:
     os.close(own)
     assert b"Traceback" not in text
     return Result(tuple(argv), child.returncode, text.decode(), "")
+
+
+def test_what_other_programs_are_told(leaky: Workspace, tmp_path: Path) -> None:
+    """No secret in an argument or a variable of docker's, but the build secret in that of the one call."""
+    docker, told = tmp_path / "bin/docker", tmp_path / "told"
+    told.mkdir()
+    docker.parent.mkdir()
+    real = shutil.which("docker")
+    docker.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{told}/$$"\nenv > "{told}/$$.env"\nexec {real} "$@"\n')
+    docker.chmod(0o755)
+    path = {"PATH": f"{docker.parent}:{os.environ['PATH']}"}
+    leaky.call("build-all-images", "--env", "leaky", env={**ENVIRONMENT, **path})
+    arguments = {file.stem: file.read_text() for file in told.glob("*") if file.suffix != ".env"}
+    assert any("bake" in text for text in arguments.values())
+    assert any("/site/user-data" in text for text in arguments.values())
+    hides("".join(arguments.values()))
+    for name, text in arguments.items():
+        environment = (told / f"{name}.env").read_text()
+        if "bake\n" in text:
+            assert LOGIN in environment
+            environment = environment.replace(LOGIN, "")
+        hides(environment)
+
+
+def test_what_a_booting_system_prints(debian_image: str, tmp_path: Path) -> None:
+    """Log and error of the boot check, with a program in QEMU's place: a line in two pieces, and one without end."""
+    script = f"printf 'one {TOKEN[:9]}'; sleep 1; printf '{TOKEN[9:]}\\r\\ntwo {TOKEN}'"
+    recipe = f"FROM {debian_image}\nRUN printf '%s' {shlex.quote(script)} > /usr/bin/qemu-system-x86_64"
+    recipe += " && chmod 755 /usr/bin/qemu-system-x86_64 && sed -i '1i #!/bin/sh' /usr/bin/qemu-system-x86_64\n"
+    run(["docker", "build", "--quiet", "--tag", "edgebuild-tests/prints", "-"], stdin=recipe)
+    (tmp_path / "iso").touch()
+    request = BootRequest(
+        iso=tmp_path / "iso",
+        arch="amd64",
+        firmware="bios",
+        media="cd",
+        image="edgebuild-tests/prints",
+        log=tmp_path / "log",
+        screenshot=tmp_path / "screen.png",
+        user="kairos",
+        password="kairos",
+        stop=threading.Event(),
+        timeout=30,
+    )
+    hidden.add("secrets.edge_host_token", TOKEN)
+    try:
+        with pytest.raises(VerificationError) as caught:
+            boot_iso(request, say=print)
+    finally:
+        hidden.clear()
+        run(["docker", "image", "rm", "edgebuild-tests/prints"])
+    assert (tmp_path / "log").read_text() == "one ***\ntwo ***"
+    assert (tmp_path / "log").stat().st_mode & 0o077 == 0
+    assert "two ***" in str(caught.value)
+    hides(str(caught.value))
