@@ -1,6 +1,7 @@
 """From layers to an Environment: resolve expressions, validate; all errors at once."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from edgebuild.layers import (
 from edgebuild.model import Environment
 
 MAX_CHAIN = 20
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 
 
 class _View:
@@ -177,6 +179,11 @@ def load_layers(root: Path, name: str, environ: Mapping[str, str], settings: Seq
         raise InputError(
             f"config/{name}.yaml does not exist; there are: {', '.join(names)}",
             hint=f"cp config/basic.yaml config/{name}.yaml, then edit it" if "/" not in name else "",
+        )
+    if not re.fullmatch(NAME, name):
+        raise InputError(
+            f"config/{shortened(name)}.yaml: images and folders get this name; expected letters, digits and . _ -",
+            hint="give the file another name",
         )
     defaults = _read(root, "config/defaults.yaml")
     own = _read(root, f"config/{name}.yaml")

@@ -63,6 +63,9 @@ def _certificates(root: Path, folder: str, problems: list[str]) -> tuple[str, ..
         relative = path.relative_to(root).as_posix()
         if _bad_name(relative, problems) or _outside(root, path, relative, problems):
             continue
+        if path.is_symlink() and path.readlink().is_absolute():
+            problems.append(f"{relative}: the link must be relative; a build sees only the repository")
+            continue
         try:
             if not stat.S_ISREG(path.stat().st_mode) or b"-----BEGIN CERTIFICATE-----" not in path.read_bytes():
                 problems.append(f"{relative}: not a certificate in PEM form (-----BEGIN CERTIFICATE-----)")

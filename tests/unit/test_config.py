@@ -190,6 +190,13 @@ def test_missing_environment(repository: Path, name: str) -> None:
         load_environment(repository, name, environ={})
 
 
+@pytest.mark.parametrize("name", ["my shop", "-shop", "shop\n", "$(id)", "s" * 64, "ümlaut"])
+def test_a_name_that_no_image_can_have(repository: Path, name: str) -> None:
+    (repository / f"config/{name}.yaml").write_text("schema: 1\n")
+    with pytest.raises(InputError, match="expected letters, digits"):
+        load_environment(repository, name, environ={})
+
+
 def test_not_text(repository: Path) -> None:
     (repository / "config/shop.yaml").write_bytes(b"schema: 1\n\xff")
     with pytest.raises(InputError, match=r"config/shop.yaml: not UTF-8"):

@@ -109,6 +109,53 @@ def test_wrong_inputs_all_at_once(repository: Path, root: Path) -> None:
         assert text in str(caught.value)
 
 
+def test_links_and_special_files(repository: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (repository / "certs/good.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (repository / "certs/linked.pem").symlink_to("good.pem")
+    (repository / "certs/absolute.pem").symlink_to(repository / "certs/good.pem")
+    (repository / "certs/out.pem").symlink_to(elsewhere / "ca.pem")
+    (repository / "certs/circle.pem").symlink_to("circle.pem")
+    os.mkfifo(repository / "certs/pipe.pem")
+    os.mkfifo(repository / "overlay/files/etc/pipe")
+    (repository / "overlay/files/deep/er").mkdir(parents=True)
+    (repository / "overlay/files/deep/er/top").symlink_to("../..")
+    (repository / "overlay/files/chain").symlink_to("deep/er/top/../out")
+    (repository / "overlay/files/fine").symlink_to("deep/er/top/etc")
+    (repository / "overlay/files/absolute").symlink_to("/../etc")
+    (repository / os.fsdecode(b"overlay/files/latin-\xfc")).write_text("")
+    (repository / "overlay/files/two\nlines").write_text("")
+    (repository / "overlay/files-iso").rmdir()
+    (repository / "overlay/files-iso").symlink_to(elsewhere)
+    with tarfile.open(repository / "content-1/bad.tar", "w") as made:
+        made.addfile(tarfile.TarInfo("../../etc/passwd"))
+    (repository / "spc.tgz").write_text("not an archive")
+    settings = ["iso.cluster_definition=spc.tgz", "iso.content=['content-1/*.tar', '**x', '']"]
+    with pytest.raises(InputError) as caught:
+        find_inputs(repository, load_environment(root, "basic", environ={}, settings=settings))
+    shown = str(caught.value)
+    for text in (
+        "certs/absolute.pem: the link must be relative",
+        "certs/out.pem: the link leads out of the repository",
+        "certs/circle.pem: cannot be read",
+        "certs/pipe.pem: not a certificate",
+        "overlay/files/etc/pipe: neither file, folder nor link",
+        "overlay/files/chain: the link leads to deep/er/top/../out, out of the overlay",
+        "overlay/files/absolute: the link leads to /../etc, out of the overlay",
+        r"'overlay/files/latin-\udcfc': the name holds a control character, or bytes that are not UTF-8",
+        r"'overlay/files/two\nlines': a name with a line end",
+        "overlay/files-iso: the link leads out of the repository",
+        "content-1/bad.tar: the member '../../etc/passwd' would be unpacked outside of its folder",
+        "spc.tgz: no tar archive, or a broken one",
+        "iso.content: '**x' is no pattern",
+        "iso.content: '' is no pattern",
+    ):
+        assert text in shown, shown
+    for text in ("good.pem", "linked.pem", "fine"):
+        assert text not in shown
+
+
 def test_missing_certificate_folder(repository: Path, root: Path) -> None:
     with pytest.raises(InputError, match="the folder nowhere does not exist"):
         find_inputs(repository, load_environment(root, "basic", environ={}, settings=["certs=nowhere"]))
