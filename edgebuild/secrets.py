@@ -37,7 +37,8 @@ class Hidden:
             self._always = {number for number, form in enumerate(self._forms) if not form.anchor}
 
     def redact(self, text: str) -> str:
-        """The text with `***` for every value, in whichever form."""
+        """The text with `***` for every value, in whichever form; bytes that are no text are written as escapes."""
+        text = text.encode(errors="backslashreplace").decode()
         near = {number for number, _, _ in self._anchors.find_matches_as_indexes(text, overlapping=True)}
         near |= self._always
         spans = sorted(span for number in near for span in self._forms[number].spans(text))

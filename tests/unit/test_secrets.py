@@ -245,3 +245,8 @@ def test_children_do_not_get_the_variable(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(run.CommandFailed) as caught:
         run.run(["sh", "-c", "echo hunter2-hunter2 >&2; exit 3"])
     assert "hunter2-hunter2" not in redact(str(caught.value))
+
+
+def test_bytes_that_are_no_text_can_be_printed() -> None:
+    """As in the name of a file, or an argument: Python holds them as surrogates."""
+    assert hiding("hunter2-hunter2")("\udcff hunter2-hunter2") == "\\udcff ***"
