@@ -172,6 +172,15 @@ def environment_names(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "config").glob("*.yaml") if path.stem != "defaults")
 
 
+def check_name(name: str) -> None:
+    """Raise InputError for the name of an environment that its images and folders cannot have."""
+    if not re.fullmatch(NAME, name):
+        raise InputError(
+            f"config/{shortened(name)}.yaml: images and folders get this name; expected letters, digits and . _ -",
+            hint="give the file another name",
+        )
+
+
 def load_layers(root: Path, name: str, environ: Mapping[str, str], settings: Sequence[str] = ()) -> list[Layer]:
     """Read the layers of one environment, in the order in which later wins."""
     names = environment_names(root)
@@ -180,11 +189,7 @@ def load_layers(root: Path, name: str, environ: Mapping[str, str], settings: Seq
             f"config/{name}.yaml does not exist; there are: {', '.join(names)}",
             hint=f"cp config/basic.yaml config/{name}.yaml, then edit it" if "/" not in name else "",
         )
-    if not re.fullmatch(NAME, name):
-        raise InputError(
-            f"config/{shortened(name)}.yaml: images and folders get this name; expected letters, digits and . _ -",
-            hint="give the file another name",
-        )
+    check_name(name)
     defaults = _read(root, "config/defaults.yaml")
     own = _read(root, f"config/{name}.yaml")
     known = list(leaves(defaults.values))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgebuild import arguments, documents, gate, making, render, report, space
-from edgebuild.config import load_environment
+from edgebuild.config import check_name, load_environment
 from edgebuild.engine import ensure_engine, probe
 from edgebuild.errors import InputError, VerificationError
 from edgebuild.leftovers import remove_containers
@@ -156,9 +156,12 @@ def import_arguments(root: Path, file: Path, name: str) -> None:
         text = arguments.import_arg(file.read_text(encoding="utf-8"), source=str(file))
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     if not name:
         sys.stdout.write(text)
         return
+    check_name(name)
     target = root / "config" / f"{name}.yaml"
     if target.exists():
         raise InputError(f"config/{name}.yaml exists already", hint="choose another --name")

@@ -10,7 +10,7 @@ import pytest
 from invoke.collection import Collection
 
 import tasks
-from edgebuild import arguments, doctor, generated, registry, report
+from edgebuild import arguments, doctor, generated, registry, report, workflow
 from edgebuild.config import load_environment
 from edgebuild.errors import InputError
 from edgebuild.inputs import find_inputs
@@ -336,3 +336,18 @@ def test_the_plan_for_people_names_each_upstream_image_once(root: Path) -> None:
     text = report.plan_text(make_plan("basic", environment), environment)
     assert text.count("stylus-framework") == 1
     assert json.loads(report.plan_json(make_plan("basic", environment)))["environment"] == "basic"
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "expected"),
+    [
+        (b"CUSTOM_TAG=\xff\n", "", "not UTF-8 text: invalid start byte at byte 11"),
+        (b"CUSTOM_TAG=a\n", "../../shop", "expected letters, digits"),
+    ],
+)
+def test_import_of_what_is_none(tmp_path: Path, data: bytes, name: str, expected: str) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "x.arg").write_bytes(data)
+    with pytest.raises(InputError, match=expected):
+        workflow.import_arguments(tmp_path, tmp_path / "x.arg", name)
+    assert not list((tmp_path / "config").iterdir())
