@@ -152,6 +152,14 @@ def plan(_: Context, env: str = "", set: list[str] | None = None, json: bool = F
     sys.stdout.write(report.plan_json(current.plan) if json else report.plan_text(current.plan, current.environment))
 
 
+@task(help={**ENV, "update": "look for newer images and packages, without caches"})
+def lock(_: Context, env: str = "", set: list[str] | None = None, update: bool = False) -> None:
+    """Lock upstream images to digests and packages to versions, in config/<environment>.lock.yaml."""
+    from edgebuild import pinning
+
+    pinning.lock(session(env, set), update=update)
+
+
 @task()
 def render(_: Context, env: str = "", set: list[str] | None = None) -> None:
     """Write Dockerfile, bake file, boot menu and user-data to build/<environment>/inputs/."""
@@ -296,6 +304,7 @@ ns = Collection(
     profile,
     plan,
     render,
+    lock,
     images,
     boot,
     verify,

@@ -70,6 +70,11 @@ def bootstrap_base(folder: Path, *, suite: str, arch: str, consent: Consent) -> 
     return tar
 
 
+def forget_base(folder: Path) -> None:
+    """Have the next bootstrap_base make it anew, from what the archive has then."""
+    (folder / "made-from.json").unlink(missing_ok=True)
+
+
 def damage(tar: Path, made_from: Path, recipe: Mapping[str, object]) -> str:
     """Why this base cannot be used; empty when it is, byte for byte, what was made from the recipe."""
     try:

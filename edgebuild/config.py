@@ -169,7 +169,8 @@ def _has(values: Any, key: Key) -> bool:
 
 def environment_names(root: Path) -> list[str]:
     """The environments that config/ holds."""
-    return sorted(path.stem for path in (root / "config").glob("*.yaml") if path.stem != "defaults")
+    names = (path.stem for path in (root / "config").glob("*.yaml"))
+    return sorted(name for name in names if name != "defaults" and not name.endswith(".lock"))
 
 
 def check_name(name: str) -> None:

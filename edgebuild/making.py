@@ -6,9 +6,11 @@ from pathlib import Path
 
 from edgebuild import gate, render
 from edgebuild.bake import BakeRequest, BakeResult, bake
-from edgebuild.bootstrap import bootstrap_base
+from edgebuild.bootstrap import bootstrap_base, recorded_digest
+from edgebuild.errors import BuildError
 from edgebuild.iso import IsoRequest, assemble
 from edgebuild.leftovers import forget_image
+from edgebuild.lock import lock_path
 from edgebuild.plan import Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
@@ -20,12 +22,16 @@ BOOT_TREE_STAGES = ("boot-tree-files", "boot-tree")
 
 def bootstrap(session: Session) -> None:
     os_ = session.environment.os
-    if os_.bootstrap:
-        bootstrap_base(
-            session.root / render.bootstrap_folder(session.environment),
-            suite=os_.bootstrap,
-            arch=os_.arch,
-            consent=session.consent,
+    if not os_.bootstrap:
+        return
+    folder = session.root / render.bootstrap_folder(session.environment)
+    bootstrap_base(folder, suite=os_.bootstrap, arch=os_.arch, consent=session.consent)
+    if session.lock and session.lock.base and (found := recorded_digest(folder)) != session.lock.base:
+        name = session.plan.environment
+        raise BuildError(
+            f"the base made from Debian's packages is another one than {lock_path(name)} has: "
+            f"its SHA-256 is {found}, locked is {session.lock.base}",
+            hint=f"Debian's archive has moved on: ./inv lock --env {name} --update",
         )
 
 

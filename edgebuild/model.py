@@ -188,6 +188,7 @@ class Environment(Section):
     user: User
     secrets: Secrets
     certs: RelativePath
+    lock: bool
     registries: Registries
     proxy: Proxy
     push: Push

@@ -82,6 +82,12 @@ def mirrored(reference: str, mirrors: Mapping[str, str]) -> str:
 
 def upstream_images(environment: Environment) -> dict[str, str]:
     """Every image that this environment can pull, after mirrors, under its name in config/releases/."""
+    mirrors = environment.registries.mirrors
+    return {name: mirrored(image, mirrors) for name, image in upstream_sources(environment).items()}
+
+
+def upstream_sources(environment: Environment) -> dict[str, str]:
+    """The same before mirrors: what the images are wherever they are pulled from."""
     images = environment.images
     if environment.os.bootstrap:
         return {}
@@ -93,7 +99,7 @@ def upstream_images(environment: Environment) -> dict[str, str]:
         "third_party": images.third_party,
         "tools": images.tools,
     }
-    return {name: mirrored(image, environment.registries.mirrors) for name, image in found.items() if image}
+    return {name: image for name, image in found.items() if image}
 
 
 def image_tag(environment: Environment, version: str) -> str:

@@ -314,6 +314,36 @@ def _remote_digest(client: Any, reference: str) -> str:
         return ""
 
 
+def remote_digests(
+    client: Any,
+    references: Sequence[str],
+    *,
+    say: Callable[[str], None],
+    attempts: int = ATTEMPTS,
+    wait: Callable[[float], None] = time.sleep,
+) -> dict[str, str]:
+    """The digests that registries have under these references now. Raises RegistryError, ToolError."""
+    found = {}
+    for reference in references:
+
+        def pause(reason: str, number: int, reference: str = reference) -> None:
+            say(f"  {reference}  {reason[:120]}; again ({number} of {attempts})")
+            wait(2.0 ** (number - 1))
+
+        def ask(reference: str = reference) -> str:
+            return _remote_digest(client, reference)
+
+        try:
+            found[reference] = _Patience(attempts, pause).attempt(ask)
+        except RegistryError as error:
+            hint = what_helps(reference, error.message) or "try again later"
+            raise RegistryError(f"{reference}: {error.message}", hint=hint) from error
+        if not found[reference]:
+            hint = "check release, os.version and registries.mirrors: ./inv plan"
+            raise RegistryError(f"{reference} does not exist", hint=hint)
+    return found
+
+
 def local_images(client: Any, references: Sequence[str]) -> list[LocalImage]:
     """Those of the references that the engine has."""
     images = {reference: image for reference in references if (image := _inspect(client, reference))}

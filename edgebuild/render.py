@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,29 +12,36 @@ import yaml
 from edgebuild import quoting
 from edgebuild.errors import InputError
 from edgebuild.inputs import Inputs
+from edgebuild.lock import Lock, apt_preferences, package_lines, pinned_package
 from edgebuild.model import Environment
-from edgebuild.plan import Plan, Target, profile_values, upstream_images
+from edgebuild.plan import Plan, Target, profile_values, upstream_images, upstream_sources
 from edgebuild.values import FIXED_EPOCH, OS_FAMILIES
 
 MARKER = "# Add any other image customizations here"
 TEMPLATES = Path(__file__).parent / "templates"
 BOOT_TOOLS = "boot-tools"
+TOOLS = "tools"
 
 
-def render_dockerfile(plan: Plan, environment: Environment, inputs: Inputs, source: str) -> str:
+def render_dockerfile(
+    plan: Plan,
+    environment: Environment,
+    inputs: Inputs,
+    source: str,
+    lock: Lock | None = None,
+    *,
+    check_lock: bool = True,
+) -> str:
     """The Dockerfile of all image targets. `source` is the text of Dockerfile.j2.
 
     What stands below the marked line of `source` is the fork's; it goes into the stage `customized`.
+    With a `lock` images and packages are the locked ones; `check_lock` says that other packages are an error.
     Raises InputError with template and line.
     """
-    pipeline, marker, own = source.partition(MARKER)
-    if not marker:
-        raise InputError(
-            f"Dockerfile.j2: the line {MARKER!r} is missing", hint="put it back; your own instructions go below it"
-        )
+    pipeline, own = split_source(source)
     jinja = template_environment(("Dockerfile.j2", pipeline), ("customizations", own))
     try:
-        values = _dockerfile_values(plan, environment, inputs)
+        values = {**_dockerfile_values(plan, environment, inputs), **_lock_values(environment, lock, check_lock)}
         values["customizations"] = jinja.get_template("customizations").render(values).strip()
         text = jinja.get_template("Dockerfile.j2").render(values)
     except jinja2.TemplateSyntaxError as error:
@@ -43,6 +51,21 @@ def render_dockerfile(plan: Plan, environment: Environment, inputs: Inputs, sour
     except ValueError as error:
         raise InputError(f"{_template_line(error)}: {error}") from error
     return _without_blank_runs(text)
+
+
+def installed_script() -> str:
+    """Shell text that prints `name version` of every package of the system that it runs on."""
+    return template_environment().get_template("installed.j2").render() + "installed\n"
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Dockerfile.j2 as the pipeline and the fork's own lines. Raises InputError when the line between is missing."""
+    pipeline, marker, own = source.partition(MARKER)
+    if not marker:
+        raise InputError(
+            f"Dockerfile.j2: the line {MARKER!r} is missing", hint="put it back; your own instructions go below it"
+        )
+    return pipeline, own
 
 
 @functools.lru_cache(maxsize=4)
@@ -89,7 +112,6 @@ def _dockerfile_values(plan: Plan, environment: Environment, inputs: Inputs) -> 
         "release": plan.release,
         "platform": plan.platform,
         "distributions": environment.distributions,
-        "upstream": upstream_images(environment),
         "family": OS_FAMILIES[environment.os.distribution],
         "payload": environment.kubernetes.payload != "none",
         "system_extensions": pipeline.system_extensions and not environment.kubernetes.bundle,
@@ -118,6 +140,31 @@ def _dockerfile_values(plan: Plan, environment: Environment, inputs: Inputs) -> 
     }
 
 
+def _lock_values(environment: Environment, lock: Lock | None, check_lock: bool) -> dict[str, Any]:
+    packages = {stage: found for stage, found in lock.packages.items() if found} if lock else {}
+    sources = upstream_sources(environment)
+    family = OS_FAMILIES[environment.os.distribution]
+
+    def pinned(names: Sequence[str]) -> list[str]:
+        return [pinned_package(family, name, packages.get("base-image", {})) for name in names]
+
+    return {
+        "locked": {
+            stage: {
+                "preferences": apt_preferences(found) if stage == TOOLS or family == "apt" else "",
+                "packages": "\n".join(package_lines(found)),
+            }
+            for stage, found in packages.items()
+        },
+        "check_lock": check_lock,
+        "pinned": pinned,
+        "upstream": {
+            name: lock.pinned(image, sources[name]) if lock else image
+            for name, image in upstream_images(environment).items()
+        },
+    }
+
+
 def bootstrap_folder(environment: Environment) -> str:
     """Where base.tar of a bootstrapped base lies, relative to the repository."""
     return f"build/.cache/bootstrap/{environment.os.bootstrap}-{environment.os.arch}"
@@ -143,11 +190,12 @@ def render_bake(plan: Plan, environment: Environment, dockerfile: str) -> str:
                 "tags": list(target.tags),
                 "labels": _labels(environment, target),
             }
-    targets[BOOT_TOOLS] = {
-        "inherits": ["_pipeline"],
-        "target": BOOT_TOOLS,
-        "tags": [f"edgebuild/{BOOT_TOOLS}:{plan.environment}"],
-    }
+    for stage in (TOOLS, BOOT_TOOLS):
+        targets[stage] = {
+            "inherits": ["_pipeline"],
+            "target": stage,
+            "tags": [f"edgebuild/{stage}:{plan.environment}"],
+        }
     return json.dumps(quoting.hcl({"target": targets}), indent=2) + "\n"
 
 

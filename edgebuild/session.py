@@ -12,6 +12,7 @@ from edgebuild.config import load_environment
 from edgebuild.errors import InputError
 from edgebuild.host import Consent
 from edgebuild.inputs import Inputs, find_inputs
+from edgebuild.lock import Lock, asked, lock_path, parse_lock, staleness
 from edgebuild.model import Environment
 from edgebuild.plan import Plan, make_plan
 from edgebuild.results import Results
@@ -38,6 +39,7 @@ class Session:
     plan: Plan
     say: Callable[[str], None] = field(default=say)
     ask: Callable[[str], bool] | None = None
+    lock: Lock | None = None
 
     @property
     def consent(self) -> Consent:
@@ -54,7 +56,24 @@ def open_session(root: Path, name: str, settings: Sequence[str]) -> Session:
     references = [value for _, value in environment.secrets] + [value for _, value in environment.signing]
     secrets.hidden.variables |= {value.removeprefix("env:") for value in references if value.startswith("env:")}
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    return Session(root, environment, make_plan(name, environment), ask=ask if terminal else None)
+    plan = make_plan(name, environment)
+    return Session(root, environment, plan, ask=ask if terminal else None, lock=read_lock(root, name, environment))
+
+
+def read_lock(root: Path, name: str, environment: Environment) -> Lock | None:
+    """The environment's lock; None where there is none or the environment wants none. Raises InputError."""
+    file = root / lock_path(name)
+    if not environment.lock or not file.exists():
+        return None
+    try:
+        return parse_lock(file.read_text(encoding="utf-8"), lock_path(name))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{lock_path(name)}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def asked_now(session: Session) -> dict[str, str]:
+    """What a lock of this environment would be made for."""
+    return asked(session.environment, render.split_source(_fork_file(session.root, "Dockerfile.j2"))[1])
 
 
 @dataclass(frozen=True)
@@ -67,9 +86,17 @@ class Prepared:
     secret_values: dict[str, str]
 
 
-def prepare(session: Session, *, with_secrets: bool) -> Prepared:
-    """Find, resolve, render and check; no effect. Without secrets the user-data holds their references."""
+def prepare(session: Session, *, with_secrets: bool, locking: bool = False) -> Prepared:
+    """Find, resolve, render and check; no effect. Without secrets the user-data holds their references.
+
+    A lock that the configuration has outgrown is an InputError, unless this is for `locking` anew.
+    """
     environment, plan, root = session.environment, session.plan, session.root
+    if session.lock and not locking and (stale := staleness(session.lock, asked_now(session))):
+        raise InputError(
+            f"{lock_path(plan.environment)} is stale:\n  " + "\n  ".join(stale),
+            hint=f"./inv lock --env {plan.environment}",
+        )
     inputs = find_inputs(root, environment)
     references = {name: value for name, value in environment.secrets if value}
     known = {f"secrets.{name}": value for name, value in references.items()}
@@ -79,7 +106,8 @@ def prepare(session: Session, *, with_secrets: bool) -> Prepared:
         for name, value in references.items()
         if with_secrets
     }
-    dockerfile = render.render_dockerfile(plan, environment, inputs, _fork_file(root, "Dockerfile.j2"))
+    source = _fork_file(root, "Dockerfile.j2")
+    dockerfile = render.render_dockerfile(plan, environment, inputs, source, session.lock, check_lock=not locking)
     shown = _user_data(session, {name: f"<{reference}>" for name, reference in references.items()})
     user_data = _user_data(session, values) if with_secrets else shown
     return Prepared(

@@ -10,7 +10,7 @@ from edgebuild.config import environment_names, load_environment
 from edgebuild.errors import EdgebuildError
 from edgebuild.plan import make_plan
 from edgebuild.render import TEMPLATES, template_environment
-from edgebuild.session import Session, prepare
+from edgebuild.session import Session, prepare, read_lock
 
 ROOT = Path(__file__).parent.parent
 FOLDER = "build/.validate"
@@ -39,7 +39,8 @@ def _environment_problems(root: Path, folder: Path, name: str) -> Iterator[str]:
         settings = [f"release={release}", "kubernetes.versions=all", "os.version=" + _version(root, name, release)]
         try:
             environment = load_environment(root, name, environ={}, settings=settings if release else [])
-            session = Session(root, environment, make_plan(name, environment))
+            lock = None if release else read_lock(root, name, environment)
+            session = Session(root, environment, make_plan(name, environment), lock=lock)
             texts = prepare(session, with_secrets=False).texts
         except EdgebuildError as error:
             yield f"environment {name}{f' on {release}' if release else ''}: {error}"

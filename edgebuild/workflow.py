@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgebuild import arguments, documents, gate, making, render, report, space
@@ -62,12 +62,19 @@ def build(session: Session, kinds: Sequence[Kind]) -> None:
 
 def build_boot_tools(session: Session, prepared: Prepared) -> None:
     """The image with QEMU that the boot check runs in."""
+    build_stages(session, prepared, (render.BOOT_TOOLS,))
+
+
+def build_stages(
+    session: Session, prepared: Prepared, names: tuple[str, ...], *, fresh: tuple[str, ...] = ()
+) -> Mapping[str, str]:
+    """Images for the engine only: their names to their digests. `fresh` stages are built whatever is cached."""
     ensure_engine(session.root, session.consent)
     remove_containers(session.results.folder, session.say)
     making.bootstrap(session)
     with session.results.staging() as staging:
         making.write_texts(prepared.texts, staging / "inputs")
-        making.bake_targets(session, prepared, staging, (render.BOOT_TOOLS,))
+        return making.bake_targets(session, prepared, staging, names, fresh=fresh).digests
 
 
 def _report(
@@ -138,7 +145,7 @@ def clean(session: Session) -> None:
         engine, problem = probe()
         if engine:
             tags = [tag for target in session.plan.targets for tag in target.tags]
-            tags.append(f"edgebuild/{render.BOOT_TOOLS}:{session.plan.environment}")
+            tags += [f"edgebuild/{stage}:{session.plan.environment}" for stage in (render.TOOLS, render.BOOT_TOOLS)]
             there = [tag for tag in tags if run(["docker", "image", "inspect", tag], check=False).returncode == 0]
             if there:
                 run(["docker", "image", "rm", *there])

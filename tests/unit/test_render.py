@@ -124,7 +124,7 @@ def test_bake_file(root: Path) -> None:
     assert shared["args"]["NO_PROXY"] == "a,b"
     assert shared["secret"] == ["id=luet_auth,env=EDGEBUILD_SECRET_LUET_AUTH"]
     assert set(targets) == {
-        "_pipeline", "base-image", "provider-image-1-33-6", "provider-image-1-32-10", "iso-image", "boot-tree", "boot-tools",
+        "_pipeline", "base-image", "provider-image-1-33-6", "provider-image-1-32-10", "iso-image", "boot-tree", "tools", "boot-tools",
     }  # fmt: skip
 
 
