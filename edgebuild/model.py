@@ -205,7 +205,7 @@ class Environment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Environment":
-        problems = [*self._os_problems(), *self._kubernetes_problems()]
+        problems = [*self._os_problems(), *self._image_problems(), *self._kubernetes_problems()]
         if problems:
             raise ValueError("\0".join(problems))
         return self
@@ -228,12 +228,23 @@ class Environment(Section):
             if os.version not in known.versions:
                 there = ", ".join(known.versions)
                 problems.append(f"os.version: {os.distribution} has no {os.version!r} here; there are: {there}")
-            if not os.bootstrap and os.distribution not in self.images.base:
+            if not os.bootstrap and not self.images.base.get(os.distribution):
                 problems.append(
                     f"os.base_image: {self.release} has no base image for {os.distribution}; name one here"
                 )
         if os.bootstrap and os.distribution != "debian":
             problems.append("os.bootstrap: only the distribution debian can be made from packages")
+        return problems
+
+    def _image_problems(self) -> list[str]:
+        if self.os.bootstrap:
+            return []
+        needed = ["agent", "kairos_provider", "tools"]
+        if self.kubernetes.payload != "none":
+            needed.append("k8s_package_repository")
+        problems = [f"images.{name}: {self.release} needs one" for name in needed if not getattr(self.images, name)]
+        if self.kubernetes.payload != "none" and not self.kubernetes_packages.get(self.kubernetes.distribution):
+            problems.append(f"kubernetes_packages: {self.release} names none for {self.kubernetes.distribution}")
         return problems
 
     def _kubernetes_problems(self) -> list[str]:

@@ -16,6 +16,7 @@ PLAIN_FOR_GRUB = re.compile(r"[A-Za-z0-9_.,:=/@+%-]+")
 
 
 def _one_line(text: str) -> str:
+    text = str(text)  # what is undefined in a template says so here
     if ENDS_A_LINE.search(text):
         raise ValueError(f"{text!a} cannot stand in one line of text")
     return text
@@ -36,6 +37,7 @@ def dockerfile_copy(source: str, target: str) -> str:
 
     Docker decodes the JSON, then reads quotes, $ and backslash as a shell does, then takes the source as a pattern.
     """
+    source, target = str(source), str(target)
     # In brackets, because a path without them is no pattern, and its backslashes are taken as they are.
     pattern = re.sub(r"[*?\[\\]", lambda found: "[\\\\]" if found[0] == "\\" else f"[{found[0]}]", source)
     words = [re.sub(r"([\\\"'$])", r"\\\1", word) for word in (pattern, target)]
@@ -46,9 +48,8 @@ def dockerfile_copy(source: str, target: str) -> str:
 
 def grub(text: str) -> str:
     """One word of grub.cfg."""
-    if PLAIN_FOR_GRUB.fullmatch(text):
-        return text
-    return "'" + _one_line(text).replace("'", "'\\''") + "'"
+    text = _one_line(text)
+    return text if PLAIN_FOR_GRUB.fullmatch(text) else "'" + text.replace("'", "'\\''") + "'"
 
 
 class _OneLine(yaml.SafeDumper):

@@ -71,8 +71,13 @@ def split_source(source: str) -> tuple[str, str]:
 @functools.lru_cache(maxsize=4)
 def template_environment(*fork: tuple[str, str]) -> jinja2.Environment:
     """Jinja over the package's templates, and the fork's own (name, text); a name that is not there is an error."""
+    texts = dict(fork)
+
+    def own(name: str) -> tuple[str, str, None] | None:
+        return (texts[name], name, None) if name in texts else None  # its name is its file name in errors
+
     environment = jinja2.Environment(  # noqa: S701 - what is rendered is not HTML; values are quoted by filters
-        loader=jinja2.ChoiceLoader([jinja2.DictLoader(dict(fork)), jinja2.FileSystemLoader(TEMPLATES)]),
+        loader=jinja2.ChoiceLoader([jinja2.FunctionLoader(own), jinja2.FileSystemLoader(TEMPLATES)]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -141,6 +141,14 @@ def test_text_keys_take_any_text_from_outside(repository: Path) -> None:
             "schema: 1\npe_version: '{{ image.tag }}'\nimage: {tag: '{{ image.tag }}'}\n",
             "the expression goes in a circle",
         ),
+        (
+            "schema: 1\nimages: {k8s_package_repository: ''}\n",
+            "config/shop.yaml:2: images.k8s_package_repository: v4.9.38 needs",
+        ),
+        (
+            "schema: 1\nimages: {base: {ubuntu: ''}}\n",
+            "os.base_image: v4.9.38 has no base image for ubuntu; name one",
+        ),
         ("schema: 1\nproxy: {http: proxy:3128}\n", "proxy.http: expected a proxy address"),
         ("schema: 1\ncerts: ../certs\n", "certs: expected a path inside the repository"),
     ],

@@ -242,7 +242,7 @@ ODD = [
     "components:\n" + "\n".join(f"  c{n}: '{{{{ components.c{n + 1} }}}}'" for n in range(1500)) + "\n  c1500: x", "components: {a: '{{ components.b }}', b: '{{ components.a }}'}",
     "pe_version: '{{ pe_version }}'", "release: '{{ pe_version }}'", "schema: '{{ 1 }}'", "a: |\n  {{ x }}\n", "--- {}\n--- {}", "...", "---", "%YAML 9.9\n--- {}", "%TAG ! x\n--- {}", "\ufeffschema: 1",
     "os: {version: \"\\ud800\"}", "os: {version: \"\\0\"}", "os: {version: \"\\x85\"}", "os: {version: \"\\xzz\"}", "a: \x00", "a: \x1b", "a: \ud800", "a: \u2028b: c", "a:\u00a0b", "\tschema: 1", "os:\n\tversion: 1",
-    "os: {distribution: [x]}", "os: {distribution: {}}", "os: {version: [22]}", "os: {version: true}", "distributions: []", "distributions: {ubuntu: }", "distributions: {ubuntu: []}", "distributions: {ubuntu: {versions: [[22]]}}",
+    "os: {distribution: [x]}", "os: {distribution: {}}", "os: {version: [22]}", "os: {version: true}", "distributions: []", "images: {agent: ''}", "images: {kairos_provider: ''}", "images: {k8s_package_repository: ''}", "images: {tools: ''}", "images: {base: {ubuntu: ''}}", "images: {third_party: ''}", "kubernetes_packages: {k3s: []}", "kubernetes_packages: {}", "distributions: {ubuntu: }", "distributions: {ubuntu: []}", "distributions: {ubuntu: {versions: [[22]]}}",
     "distributions: {ubuntu: {versions: 22}}", "grub: {entries: [{title: a, x: y}]}", "grub: {entries: [5]}", "grub: []", "images: {base: {ubuntu: }}", "kubernetes_versions: {k3s: x}", "kubernetes_versions: x", "architectures: x", "iso: {content: ['', '.', '**x', '/', '*/..']}",
 ]  # fmt: skip
 

@@ -182,3 +182,10 @@ def test_steps_have_a_network_only_to_install_something(root: Path, name: str) -
     assert len(online) < len([step for step in steps if step.startswith("RUN ")])
     for step in online:
         assert re.search(r"apt-get (update|install)|zypper .*(install|update)|luet (install|repo)", step), step
+
+
+def test_values_in_lines_of_ones_own(root: Path) -> None:
+    own = "ENV A={{ 'x $y' | dockerfile }}\nCOPY {{ 'a b' | copied_to('/etc/c') }}\nRUN echo {{ 'it is $x' | sh }}\n"
+    assert 'ENV A="x \\$y"\nCOPY ["a b", "/etc/c"]\nRUN echo \'it is $x\'\n' in dockerfile(root, "basic", own=own)
+    with pytest.raises(InputError, match=r"customizations:\d: 'amd64\\nRUN b' cannot stand in one line"):
+        dockerfile(root, "basic", own="RUN echo {{ (os.arch ~ '\\nRUN b') | sh }}\n")
