@@ -140,7 +140,7 @@ def failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildErro
     lines = "".join(f"\n    {line}" for line in tail)
     shown = f"{where}{lines}\n  log:  {log}"
     reference = re.search(r"\b([a-z0-9.-]+(?::\d+)?(?:/[\w.-]+)+(?::[\w.-]+)?)(?:@sha256:\w+)?: ", error)
-    image = reference[1] if reference else "an upstream image"
+    image = re.sub(r"/v2/(.*)/manifests/", r"/\1:", reference[1]) if reference else "an upstream image"
     if re.search(r"no space left on device", error + "\n".join(tail)):
         return BuildError(f"the engine's disk is full{shown}", hint="docker system df; docker builder prune")
     if own:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.conftest import Workspace
 from tests.faults.kills import change
-from tests.faults.suite import ENVIRONMENT, Suite, call, prepare, refused
+from tests.faults.suite import BUILD, ENVIRONMENT, Suite, call, prepare, refused
 from tests.registry_server import STALL, Fault, Proxy, faulty_proxy, registry_server
 
 PUSH = ("push", "--env", ENVIRONMENT)
@@ -48,16 +48,17 @@ def pushes(suite: Suite, folder: Path) -> None:
     with registry_server(folder / "registry") as registry, faulty_proxy(registry) as proxy:
         workspace = prepare(folder / "repository")
         file = workspace.root / f"config/{ENVIRONMENT}.yaml"
-        push = "\npush: {stall_seconds: 2}\n"
-        file.write_text(file.read_text().replace("registry: ttl.sh", f"registry: {proxy.address}") + push)
+        file.write_text(file.read_text().replace("registry: ttl.sh", f"registry: {proxy.address}"))
+        workspace.call(*BUILD)
         for number, (name, (fault, says)) in enumerate(PUSHES.items()):
-            arguments = change(workspace, 100 + number)[1:]
-            workspace.call("build-all-images" if number == 0 else "build-provider-images", *arguments)
 
-            def provoke(fault: Fault = fault, says: str = says) -> str:
+            def provoke(fault: Fault = fault, says: str = says, number: int = number) -> str:
+                arguments = change(workspace, 100 + number)[1:]
+                workspace.call("build-provider-images", *arguments)
                 proxy.faults.append(fault)
+                patience = ("--set", "push.stall_seconds=5") if fault.status == STALL else ()
                 try:
-                    result = call(workspace, *PUSH)
+                    result = call(workspace, *PUSH, *patience)
                 finally:
                     set_right(proxy)
                 if not says:
