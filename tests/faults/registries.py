@@ -49,26 +49,28 @@ def pushes(suite: Suite, folder: Path) -> None:
         workspace = prepare(folder / "repository")
         file = workspace.root / f"config/{ENVIRONMENT}.yaml"
         file.write_text(file.read_text().replace("registry: ttl.sh", f"registry: {proxy.address}"))
-        workspace.call(*BUILD)
-        for number, (name, (fault, says)) in enumerate(PUSHES.items()):
+        try:
+            workspace.call(*BUILD)
+            for number, (name, (fault, says)) in enumerate(PUSHES.items()):
 
-            def provoke(fault: Fault = fault, says: str = says, number: int = number) -> str:
-                arguments = change(workspace, 100 + number)[1:]
-                workspace.call("build-provider-images", *arguments)
-                proxy.faults.append(fault)
-                patience = ("--set", "push.stall_seconds=5") if fault.status == STALL else ()
-                try:
-                    result = call(workspace, *PUSH, *patience)
-                finally:
-                    set_right(proxy)
-                if not says:
-                    assert result.returncode == 0, result.stderr
-                    assert fault.times == 0
-                    return "tried again, and pushed"
-                return refused(result, 4, says)
+                def provoke(fault: Fault = fault, says: str = says, number: int = number) -> str:
+                    arguments = change(workspace, 100 + number)[1:]
+                    workspace.call("build-provider-images", *arguments)
+                    proxy.faults.append(fault)
+                    patience = ("--set", "push.stall_seconds=5") if fault.status == STALL else ()
+                    try:
+                        result = call(workspace, *PUSH, *patience)
+                    finally:
+                        set_right(proxy)
+                    if not says:
+                        assert result.returncode == 0, result.stderr
+                        assert fault.times == 0
+                        return "tried again, and pushed"
+                    return refused(result, 4, says)
 
-            suite.case(name, provoke, workspace, plain=PUSH)
-        workspace.call("clean", "--env", ENVIRONMENT)
+                suite.case(name, provoke, workspace, plain=PUSH)
+        finally:
+            workspace.call("clean", "--env", ENVIRONMENT)
 
 
 def pulls(suite: Suite, workspace: Workspace, folder: Path) -> None:
