@@ -27,6 +27,8 @@ class Task(InvokeTask):  # type: ignore[type-arg]
 
         # Left in place: the message of an error is printed after this.
         sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `inv` starts us
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             return super().__call__(*args, **kwargs)
