@@ -125,13 +125,15 @@ def _set_findings(folder: Path, artifacts: list[Artifact], damage: list[Finding]
     """Every file of a result set."""
     yield from damage
     known: dict[str, str] = {}
+    changed = []
     for iso in sorted(folder.glob("*.iso")):
         finding, known[iso.name] = verify_iso(iso, _entry(artifacts, iso.name))
+        changed += [iso.name] if finding.problems else []
         yield finding
     missing = [each.path for each in artifacts if each.path and not (folder / Path(each.path).name).exists()]
     yield from (Finding(Path(path).name, "", ("it is missing",)) for path in missing if path)
-    isos = tuple(known)
-    others = [problem for problem in sums.problems(folder, known=known) if not problem.startswith(isos)]
+    said = tuple(f"{name}: " for name in changed)
+    others = [problem for problem in sums.problems(folder, known=known) if not problem.startswith(said)]
     yield Finding("files", f"all others as in {sums.NAME}", tuple(others))
 
 

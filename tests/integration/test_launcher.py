@@ -53,6 +53,16 @@ def test_arguments_arrive_as_given(copy: Path, text: str) -> None:
     assert json.loads(result.stdout) == [text, "x y"]
 
 
+def test_verify_takes_a_path_without_a_flag(copy: Path) -> None:
+    tasks = (copy / "tasks.py").read_text()
+    (copy / "tasks.py").write_text(
+        tasks + '@task\ndef verify(c, path="", env=""):\n    print(json.dumps([path, env]))\n'
+    )
+    assert json.loads(run([copy / "inv", "verify", "a b.iso", "--env", "e"], cwd=copy).stdout) == ["a b.iso", "e"]
+    assert json.loads(run([copy / "inv", "verify", "--env", "e"], cwd=copy).stdout) == ["", "e"]
+    assert json.loads(run([copy / "inv", "verify"], cwd=copy).stdout) == ["", ""]
+
+
 def test_another_lock_makes_it_anew(copy: Path) -> None:
     run([copy / "inv", "show"], cwd=copy)
     marker = copy / ".venv/marker"
