@@ -152,7 +152,7 @@ def test_what_an_iso_must_have(copied: Path, tmp_path: Path) -> None:
         "/boot/grub2/grub.cfg: names /boot/kernel, which is missing",
         "/boot/kernel: missing",
         "/files-iso/config.yaml: the user-data is missing",
-        "EFI system partition: the partition table has none",
+        "El Torito: no bootable entry for UEFI",
     ):
         assert expected in found
     asked = structure.Expected(
