@@ -243,17 +243,16 @@ def test_built_again_without_cache_it_is_the_same(workspace: Workspace, demo: Re
 
 
 def test_a_difference_is_named_by_the_file(copied: Path, iso_entry: Artifact, tmp_path: Path) -> None:
-    """One file of the root file system changed, as by a build that writes the time into it."""
-    script = """mkdir /tmp/t && cp -r /boot-tree/. /tmp/t && rm /tmp/t/rootfs.squashfs
-unsquashfs -q -n -d /tmp/r /boot-tree/rootfs.squashfs && echo other > /tmp/r/etc/hostname && touch /tmp/r/etc/new
-mksquashfs /tmp/r /out/rootfs.squashfs -quiet -no-progress -comp zstd -Xcompression-level 1 -all-time 1704067200"""
+    """A file that differs in a root file system, as by a build that writes the time into it."""
+    script = """mkdir -p /tmp/r/etc && cp -r /etc/apt /etc/hostname /etc/localtime /tmp/r/etc/
+make() { mksquashfs /tmp/r "/out/$1" -quiet -no-progress -comp zstd -Xcompression-level 1 -all-time 1704067200; }
+make first && echo other > /tmp/r/etc/hostname && touch /tmp/r/etc/new && chmod 600 /tmp/r/etc/apt && make second"""
     argv = ["docker", "run", "--rm", "--network", "none", "-v", f"{tmp_path}:/out", "edgebuild/boot-tree:demo"]
     run([*argv, "bash", "-euc", script])
-    changed = tmp_path / "rootfs.squashfs"
-    region = isofile.Region(0, changed.stat().st_size, structure.ROOT)
-    first = dict(squashfs.entries(copied / ISO, isofile.read_iso(copied / ISO).files[structure.ROOT][0]))
-    second = dict(squashfs.entries(changed, region))
-    assert list(squashfs.differences(first, second)) == [
+    files = (tmp_path / "first", tmp_path / "second")
+    trees = [dict(squashfs.entries(file, isofile.Region(0, file.stat().st_size, ""))) for file in files]
+    assert list(squashfs.differences(*trees)) == [
+        "/etc/apt: mode differ",
         "/etc/hostname: size, content differ",
         "/etc/new: only in the second build",
     ]
