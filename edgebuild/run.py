@@ -118,9 +118,10 @@ def _ended_with_us(argv: Argv, env: Mapping[str, str]) -> Argv:
     Terminated, not killed: docker, buildx and mmdebstrap then end what they have started.
     """
     path = env.get("PATH", os.environ.get("PATH"))
-    if not (shutil.which("setpriv") and shutil.which(str(argv[0]), path=path)):
+    setpriv = shutil.which("setpriv")
+    if not (setpriv and shutil.which(str(argv[0]), path=path)):
         return argv
-    return ["setpriv", "--pdeathsig", "TERM", "--", *argv]
+    return [setpriv, "--pdeathsig", "TERM", "--", *argv]
 
 
 def _start(argv: Argv, *, env: Mapping[str, str] | None, cwd: Path | None, **options: Any) -> subprocess.Popen[Any]:
