@@ -101,6 +101,31 @@ def test_a_clean_build_says_where_the_token_stands(leaky: Workspace) -> None:
     assert not list(Path("/tmp").glob("edgebuild-*/user-data"))
 
 
+def test_what_other_programs_are_told(leaky: Workspace, tmp_path: Path) -> None:
+    """No secret in an argument or a variable of docker's, but the build secret in that of the one call."""
+    docker, told = tmp_path / "bin/docker", tmp_path / "told"
+    told.mkdir()
+    docker.parent.mkdir()
+    real = shutil.which("docker")
+    docker.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{told}/$$"\nenv > "{told}/$$.env"\nexec {real} "$@"\n')
+    docker.chmod(0o755)
+    path = {"PATH": f"{docker.parent}:{os.environ['PATH']}"}
+    leaky.call("build-all-images", "--env", "leaky", env={**ENVIRONMENT, **path})
+    arguments = {file.stem: file.read_text() for file in told.glob("*") if file.suffix != ".env"}
+    assert any("bake" in text for text in arguments.values())
+    assert any("/site/user-data" in text for text in arguments.values())
+    hides("".join(arguments.values()))
+    for name, text in arguments.items():
+        environment = (told / f"{name}.env").read_text()
+        if "bake\n" in text:
+            assert LOGIN in environment
+            environment = environment.replace(LOGIN, "")
+        hides(environment)
+
+
+# From here on the engine's cache holds the token too, and only builds that fail come.
+
+
 def test_planted_in_an_image(clean: Workspace) -> None:
     """Layers, one of which a later one hides; configuration; history; cache."""
     wrapped = base64.encodebytes(b"x" * 40 + PASSWORD.encode() + b"x" * 40).decode()
@@ -234,28 +259,6 @@ def on_a_terminal(workspace: Workspace, arguments: list[str]) -> Result:
     os.close(own)
     assert b"Traceback" not in text
     return Result(tuple(argv), child.returncode, text.decode(), "")
-
-
-def test_what_other_programs_are_told(leaky: Workspace, tmp_path: Path) -> None:
-    """No secret in an argument or a variable of docker's, but the build secret in that of the one call."""
-    docker, told = tmp_path / "bin/docker", tmp_path / "told"
-    told.mkdir()
-    docker.parent.mkdir()
-    real = shutil.which("docker")
-    docker.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{told}/$$"\nenv > "{told}/$$.env"\nexec {real} "$@"\n')
-    docker.chmod(0o755)
-    path = {"PATH": f"{docker.parent}:{os.environ['PATH']}"}
-    leaky.call("build-all-images", "--env", "leaky", env={**ENVIRONMENT, **path})
-    arguments = {file.stem: file.read_text() for file in told.glob("*") if file.suffix != ".env"}
-    assert any("bake" in text for text in arguments.values())
-    assert any("/site/user-data" in text for text in arguments.values())
-    hides("".join(arguments.values()))
-    for name, text in arguments.items():
-        environment = (told / f"{name}.env").read_text()
-        if "bake\n" in text:
-            assert LOGIN in environment
-            environment = environment.replace(LOGIN, "")
-        hides(environment)
 
 
 def test_what_a_booting_system_prints(debian_image: str, tmp_path: Path) -> None:
