@@ -3,6 +3,7 @@
 Each pair is measured here, one right after the other; read the ratios, not the seconds.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -17,10 +18,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edgebuild.results import Results
 from edgebuild.run import run
 from edgebuild.scan import search_set
 from edgebuild.session import open_session, prepare
+from edgebuild.verify import verify_iso
 from tests.conftest import Workspace, copy_repository
+from tests.integration.images import note_boots
+from tests.registry_server import registry_server
 
 ROUNDS = 3
 TREE = "edgebuild/boot-tree:demo"
@@ -133,6 +138,8 @@ def measure(workspace: Workspace, folder: Path, row: Callable[..., None]) -> Non
     workspace.call(*build)
     own = seconds(lambda: workspace.call(*build))
     measure_scan(workspace, cold, own, row)
+    measure_gate(workspace, folder, row)
+    workspace.call(*build)
     row("nothing changed, 2 versions", own, seconds(lambda: bake(workspace, "demo", images)), "bake, without ISO", "")
     versions = [f"1.{minor}.{patch}" for minor in range(24, 32) for patch in range(8)][:58]
     many = ["build-provider-images", "--env", "demo", "--set", f"kubernetes.versions={json.dumps(versions)}"]
@@ -198,6 +205,28 @@ def measure_scan(workspace: Workspace, cold: float, unchanged: float, row: Calla
     against = "the build without secrets"
     row("secret scan, cold: every layer", cold + seconds(search_all), cold, against, "≤ 1.10 ×")
     row("secret scan, nothing changed", unchanged + seconds(search), unchanged, against, "≤ 1.10 ×")
+
+
+def measure_gate(workspace: Workspace, folder: Path, row: Callable[..., None]) -> None:
+    """Verify beside reading and hashing once, and the gate of a push where nothing has changed."""
+    results = Results(workspace.root / "build/demo")
+    iso, entry = results.current.resolve() / "palette-edge-installer.iso", results.artifact("iso")
+
+    def read_and_hash() -> None:
+        with iso.open("rb") as file:
+            hashlib.file_digest(file, "sha256")
+
+    verify_iso(iso, entry)
+    own, other = seconds(lambda: verify_iso(iso, entry), 9), seconds(read_and_hash, 9)
+    row("verify of an ISO", own, other, "reading it once and hashing", "≤ 1.5 ×")
+    with registry_server(folder / "registry") as address:
+        push = ["push", "--env", "demo", "--set", f"image.registry={address}"]
+        workspace.call("build-all-images", *push[1:])
+        note_boots(results)
+        workspace.call(*push)
+        workspace.call(*push, "--verified")
+        own, other = seconds(lambda: workspace.call(*push, "--verified")), seconds(lambda: workspace.call(*push))
+        row("push of unchanged images, with the gate", own, other, "without it", "≤ +1 s", difference=True)
 
 
 PEAK = """import resource, subprocess, sys
