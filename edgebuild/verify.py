@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from pydantic import TypeAdapter
 
 from edgebuild import attestations, documents, gate, oci, sums
 from edgebuild.errors import InputError, RegistryError, VerificationError
@@ -75,10 +76,9 @@ def _changed_parts(path: Path, known: Artifact) -> list[str]:
     problems = []
     if size != known.size_bytes:
         problems.append(f"it has {size} bytes, and had {known.size_bytes}")
-    for part in known.contents or ():
-        region = Region(part["offset"], part["length"], part["name"])
-        if digest(path, [region]) != part["sha256"]:
-            problems.append(f"{part['name']}: its bytes are not those that were built")
+    for region, wanted in _regions(known):
+        if digest(path, [region]) != wanted:
+            problems.append(f"{region.name}: its bytes are not those that were built")
     return problems or [f"{AREA_PADDING} between its files: its bytes are not those that were built"]
 
 
@@ -110,11 +110,25 @@ def _read_artifacts(folder: Path) -> tuple[list[Artifact], list[Finding]]:
     """The entries of artifacts.json, or what is wrong with it."""
     try:
         entries = json.loads((folder / ARTIFACTS).read_text(encoding="utf-8"))
-        return [Artifact(**entry) for entry in entries], []
+        artifacts = TypeAdapter(list[Artifact]).validate_python(entries)
+        for each in artifacts:
+            Expected(**(each.asked or {}))
+            _regions(each)
+        return artifacts, []
     except FileNotFoundError:
         return [], []
-    except (ValueError, TypeError) as error:
-        return [], [Finding(ARTIFACTS, "", (f"it was changed, and cannot be read: {error}",))]
+    except (ValueError, TypeError, KeyError) as error:
+        return [], [Finding(ARTIFACTS, "can be read", (f"it was changed: {str(error).splitlines()[0]}",))]
+
+
+def _regions(artifact: Artifact) -> list[tuple[Region, str]]:
+    """The parts of an ISO with their hashes. Raises ValueError, TypeError or KeyError when they are none."""
+    found = [
+        (Region(part["offset"], part["length"], part["name"]), part["sha256"]) for part in artifact.contents or ()
+    ]
+    if any(region.offset < 0 or region.length < 0 or not isinstance(region.name, str) for region, _ in found):
+        raise ValueError("a part of the ISO lies nowhere")
+    return found
 
 
 def _entry(artifacts: list[Artifact], name: str) -> Artifact | None:

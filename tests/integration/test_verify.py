@@ -108,6 +108,21 @@ def test_one_byte_in_the_other_files(copied: Path, name: str) -> None:
     assert problems(copied) == []
 
 
+def test_no_byte_of_artifacts_json_ends_in_a_traceback(copied: Path) -> None:
+    """Wherever it is changed, it is read or refused; what still reads is found by its checksum."""
+    file = copied / "artifacts.json"
+    content = file.read_bytes()
+    try:
+        for place in range(len(content)):
+            for byte in (b"-", b'"', b"}", b"9"):
+                file.write_bytes(content[:place] + byte + content[place + 1 :])
+                verify._read_artifacts(copied)
+        file.write_text('[{"name": 1}]')
+        assert "artifacts.json: it was changed" in problems(copied)[0]
+    finally:
+        file.write_bytes(content)
+
+
 def test_files_that_are_missing_or_new(copied: Path) -> None:
     (copied / ISO).rename(copied / "other")
     try:
