@@ -1,5 +1,6 @@
 """`inv verify`: what lies in the result folder, in the engine and in the registry, against what was built."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -110,7 +111,7 @@ def _read_artifacts(folder: Path) -> tuple[list[Artifact], list[Finding]]:
     """The entries of artifacts.json, or what is wrong with it."""
     try:
         entries = json.loads((folder / ARTIFACTS).read_text(encoding="utf-8"))
-        artifacts = TypeAdapter(list[Artifact]).validate_python(entries)
+        artifacts = _reader().validate_python(entries)
         for each in artifacts:
             Expected(**(each.asked or {}))
             _regions(each)
@@ -119,6 +120,11 @@ def _read_artifacts(folder: Path) -> tuple[list[Artifact], list[Finding]]:
         return [], []
     except (ValueError, TypeError, KeyError) as error:
         return [], [Finding(ARTIFACTS, "can be read", (f"it was changed: {str(error).splitlines()[0]}",))]
+
+
+@functools.cache
+def _reader() -> TypeAdapter[list[Artifact]]:
+    return TypeAdapter(list[Artifact])
 
 
 def _regions(artifact: Artifact) -> list[tuple[Region, str]]:
