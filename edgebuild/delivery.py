@@ -9,6 +9,7 @@ from pathlib import Path
 from edgebuild import attestations, checking, documents, oci, registry, report, verify
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError, RegistryError
+from edgebuild.localimages import local_images
 from edgebuild.registry import Pushed, split_reference
 from edgebuild.results import Artifact
 from edgebuild.seal import publish
@@ -136,7 +137,7 @@ def images(session: Session) -> None:
     """List the environment's images in the engine."""
     ensure_engine(session.root, session.consent)
     tags = [tag for target in session.plan.targets for tag in target.tags if target.kind != "boot-tree"]
-    found = registry.local_images(docker_client(), tags)
+    found = local_images(docker_client(), tags)
     if not found:
         raise InputError(
             "the engine has no image of this environment", hint="./inv build-all-images with the same --env"

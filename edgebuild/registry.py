@@ -1,4 +1,4 @@
-"""Push through the engine, and what the engine holds: on Docker's own SDK, with Docker's own credentials."""
+"""Push through the engine: on Docker's own SDK, with Docker's own credentials."""
 
 import contextlib
 import queue
@@ -6,9 +6,8 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
 
 import docker
@@ -39,11 +38,6 @@ ADVICE = {
 GONE = (requests.RequestException, urllib3.exceptions.HTTPError, docker.errors.StreamParseError)
 # Nothing was heard for as long as the client waits; in a stream it comes as one of the others.
 SILENCE = (TimeoutError, requests.ReadTimeout, requests.ConnectionError, urllib3.exceptions.ReadTimeoutError)
-# Entries of an image's history that make no layer.
-METADATA = re.compile(
-    r"(/bin/sh -c #\(nop\)\s+)?"
-    r"(ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL|STOPSIGNAL|USER|VOLUME)\b"
-)
 
 
 @dataclass(frozen=True)
@@ -56,17 +50,6 @@ class Pushed:
     size_bytes: int
     seconds: float
     skipped: bool
-
-
-@dataclass(frozen=True)
-class LocalImage:
-    """An image in the engine. `shared_bytes` is what it has in common with the others listed."""
-
-    reference: str
-    id: str
-    age_seconds: float
-    size_bytes: int
-    shared_bytes: int
 
 
 def split_reference(reference: str) -> tuple[str, str, str]:
@@ -142,7 +125,7 @@ def push(
         outcome = "is there already" if pushed.skipped else f"pushed in {pushed.seconds:.1f} s"
         say(f"  {reference}  {outcome}")
 
-    images = {reference: _inspect(client, reference) for reference in references}
+    images = {reference: find_image(client, reference) for reference in references}
     if missing := [reference for reference, image in images.items() if not image]:
         raise InputError(
             "not built yet: " + ", ".join(missing), hint="./inv build-provider-images with the same --env and --set"
@@ -184,7 +167,7 @@ def _each(action: Callable[[str], None], references: Sequence[str], jobs: int) -
 
 
 @contextlib.contextmanager
-def _engine() -> Iterator[None]:
+def engine_errors() -> Iterator[None]:
     """Turn the end of the engine into ToolError; its answers pass."""
     try:
         yield
@@ -194,9 +177,9 @@ def _engine() -> Iterator[None]:
         raise ToolError(f"the engine does not answer: {error}", hint="./inv doctor") from error
 
 
-def _inspect(client: Any, reference: str) -> Any:
+def find_image(client: Any, reference: str) -> Any:
     """The engine's own image; None when it has none of this name."""
-    with _engine():
+    with engine_errors():
         try:
             return client.api.inspect_image(reference)
         except docker.errors.ImageNotFound:
@@ -205,7 +188,7 @@ def _inspect(client: Any, reference: str) -> Any:
 
 def has_image(client: Any, reference: str) -> bool:
     """Whether the engine has an image of this name or digest."""
-    return bool(_inspect(client, reference))
+    return bool(find_image(client, reference))
 
 
 class _NotThereYet(RegistryError):
@@ -269,7 +252,7 @@ class _Patience:
         number = 1
         while True:
             try:
-                with _engine():
+                with engine_errors():
                     return action()
             except (RegistryError, ToolError, docker.errors.DockerException) as error:
                 reason = str(getattr(error, "explanation", None) or getattr(error, "message", None) or error).strip()
@@ -342,40 +325,3 @@ def remote_digests(
             hint = "check release, os.version and registries.mirrors: ./inv plan"
             raise RegistryError(f"{reference} does not exist", hint=hint)
     return found
-
-
-def local_images(client: Any, references: Sequence[str]) -> list[LocalImage]:
-    """Those of the references that the engine has."""
-    images = {reference: image for reference in references if (image := _inspect(client, reference))}
-    with _engine():
-        layers = {reference: _layers(image, client.api.history(image["Id"])) for reference, image in images.items()}
-    shared, now = shared_bytes(layers), time.time()
-    return [
-        LocalImage(name, image["Id"][7:19], now - _tagged(image), image["Size"], shared[name])
-        for name, image in images.items()
-    ]
-
-
-def _layers(image: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """Layer digests with their sizes, lowest first. The engine tells sizes in the history only, digests not there."""
-    digests = image["RootFS"].get("Layers") or []
-    lowest_first = list(reversed(history))
-    made = [int(entry["Size"]) for entry in lowest_first if not METADATA.match(entry["CreatedBy"] or "")]
-    if len(made) != len(digests):  # another builder's words: then only what has a size is surely a layer
-        made = [int(entry["Size"]) for entry in lowest_first if entry["Size"]]
-    return list(zip(digests, made, strict=False))
-
-
-def shared_bytes(layers: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, int]:
-    """For each image the bytes of its layers that another one of them has too."""
-    users: dict[str, int] = {}
-    for found in layers.values():
-        for digest in {digest for digest, _ in found}:
-            users[digest] = users.get(digest, 0) + 1
-    return {name: sum(size for digest, size in found if users[digest] > 1) for name, found in layers.items()}
-
-
-def _tagged(image: Mapping[str, Any]) -> float:
-    """When the engine last gave the image this tag: reproducible images carry no date of their own."""
-    text = (image.get("Metadata") or {}).get("LastTagTime") or image["Created"]
-    return datetime.fromisoformat(re.sub(r"(\.\d{1,6})\d*", r"\1", text).replace("Z", "+00:00")).timestamp()

@@ -17,6 +17,7 @@ import pytest
 
 from edgebuild import registry as registries
 from edgebuild.errors import InputError, RegistryError
+from edgebuild.localimages import local_images
 from edgebuild.run import run
 from tests.registry_server import CUT_AFTER, STALL, USERS, Fault, faulty_proxy, registry_server
 
@@ -217,7 +218,7 @@ def test_a_digest_in_the_header_that_nothing_stands_behind(engine: Any, registry
 
 def test_local_images(engine: Any, said: list[str]) -> None:
     references = [image(engine, f"edgebuild-tests/local:{name}", b"x" * 1000) for name in ("a", "b")]
-    found = registries.local_images(engine, [*references, "edgebuild-tests/local:none"])
+    found = local_images(engine, [*references, "edgebuild-tests/local:none"])
     assert [each.reference for each in found] == references
     assert all(0 <= each.age_seconds < 600 for each in found)
 
@@ -231,5 +232,5 @@ def test_what_versions_share_is_exact(engine: Any, said: list[str], tmp_path: Pa
         (tmp_path / "Dockerfile").write_text(f"{common}COPY {name} /own\nLABEL version={name}\n")
         _made.append(f"edgebuild-tests/shared:{name}")
         run(["docker", "buildx", "build", "--quiet", "--load", "--tag", _made[-1], tmp_path])
-    found = registries.local_images(engine, list(_made))
+    found = local_images(engine, list(_made))
     assert [(each.size_bytes, each.shared_bytes) for each in found] == [(5070, 5000), (5900, 5000)]

@@ -46,6 +46,7 @@ EFFECTS = [
     "leftovers",
     "iso",
     "registry",
+    "localimages",
     "transport",
     "oci",
     "referrers",

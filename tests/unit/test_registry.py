@@ -10,7 +10,7 @@ import docker
 import pytest
 import requests
 
-from edgebuild import registry
+from edgebuild import localimages, registry
 from edgebuild.errors import InputError, RegistryError, ToolError
 
 OURS, OTHER, OLD = ("sha256:" + digit * 64 for digit in "123")
@@ -215,7 +215,7 @@ def test_nothing_is_pushed_when_an_image_was_not_built() -> None:
     "call",
     [
         lambda client: registry.push(client, ["x/y:1"], jobs=1, say=print),
-        lambda client: registry.local_images(client, ["x/y:1"]),
+        lambda client: localimages.local_images(client, ["x/y:1"]),
     ],
 )
 def test_no_engine(call: Callable[[Any], Any]) -> None:
@@ -340,7 +340,7 @@ def test_an_empty_layer_does_not_shift_the_sizes() -> None:
         a=([*digests, "a"], [*base, ("COPY a", 30), ("LABEL a", 0)]),
         b=([*digests, "b"], [*base, ("COPY b", 50), ("LABEL b", 0)]),
     )
-    found = registry.local_images(client, ["a", "none", "b"])
+    found = localimages.local_images(client, ["a", "none", "b"])
     assert [(each.reference, each.size_bytes, each.shared_bytes) for each in found] == [
         ("a", 137, 107),
         ("b", 157, 107),
@@ -350,9 +350,9 @@ def test_an_empty_layer_does_not_shift_the_sizes() -> None:
 def test_the_history_of_another_builder() -> None:
     history = [("bazel", 40), ("set the entry point", 0), ("own", 2)]
     client = listing(a=(["base", "a"], history), b=(["base", "b"], history))
-    assert [each.shared_bytes for each in registry.local_images(client, ["a", "b"])] == [40, 40]
+    assert [each.shared_bytes for each in localimages.local_images(client, ["a", "b"])] == [40, 40]
 
 
 def test_an_imported_image_has_no_history_text() -> None:
     client = listing(a=(["base"], [("", 40)]))
-    assert [each.shared_bytes for each in registry.local_images(client, ["a"])] == [0]
+    assert [each.shared_bytes for each in localimages.local_images(client, ["a"])] == [0]

@@ -10,7 +10,7 @@ import pytest
 from invoke.collection import Collection
 
 import tasks
-from edgebuild import arguments, doctor, generated, registry, report, workflow
+from edgebuild import arguments, doctor, generated, localimages, registry, report, workflow
 from edgebuild.config import load_environment
 from edgebuild.errors import InputError
 from edgebuild.inputs import find_inputs
@@ -278,7 +278,7 @@ LAYERS = {"a": [("base", 100), ("x", 5)], "b": [("base", 100), ("y", 7)], "c": [
 
 
 def test_shared_bytes() -> None:
-    assert registry.shared_bytes(LAYERS) == {"a": 100, "b": 100, "c": 0}
+    assert localimages.shared_bytes(LAYERS) == {"a": 100, "b": 100, "c": 0}
 
 
 @pytest.mark.parametrize(
