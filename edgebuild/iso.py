@@ -28,6 +28,8 @@ CONTENT_FOLDER = "/opt/spectrocloud/content"
 CHUNK = 1 << 20
 PIPE = "iso"
 TREE = "tree"
+# A container's first process ignores what it does not handle: it would wait for ever at the pipe of a dead reader.
+SCRIPT = f"""trap 'exit 143' TERM && cp /boot-tree.sha256 /output/{TREE} && exec "$@" > /output/{PIPE}"""
 POLL_SECONDS = 0.5
 MENU = "boot/grub2/grub.cfg"
 
@@ -118,7 +120,7 @@ def docker_argv(request: IsoRequest, name: str, command: Sequence[str], *, outpu
     """
     return container_argv(
         request.image,
-        ["sh", "-c", f'cp /boot-tree.sha256 /output/{TREE} && exec "$@" > /output/{PIPE}', "sh", *command],
+        ["sh", "-c", SCRIPT, "sh", *command],
         name=name,
         read=mounts(request),
         write={"/output": output},
