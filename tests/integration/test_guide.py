@@ -121,7 +121,7 @@ def test_basic(workspace: Workspace, upstream: str, engine: Any, release: str) -
     for artifact in json.loads(workspace.result("basic", "artifacts.json").read_text()):
         if artifact["kind"] == "provider-image":
             remote = engine.api.inspect_distribution(artifact["reference"])["Descriptor"]["digest"]
-            assert remote == artifact["digest"]
+            assert remote == artifact["registry_digest"]
     for file in (workspace.root / "build/basic/logs").iterdir():
         assert TOKEN not in file.read_text()
 
