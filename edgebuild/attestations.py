@@ -5,7 +5,6 @@ cosign 2 looks.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from edgebuild import provenance, signing
 from edgebuild.errors import VerificationError
-from edgebuild.oci import DIGEST, MANIFEST, Document, OtherBytes, Registry, describe, descriptors, document
+from edgebuild.oci import DIGEST, MANIFEST, Document, OtherBytes, Registry, describe, descriptors, digest_of, document
 from edgebuild.referrers import attach, referrers, written
 from edgebuild.registry import split_reference
 from edgebuild.signing import Signer
@@ -117,7 +116,7 @@ def check_attached(registry: Registry, reference: str, digest: str, public_key: 
         signing.check_public_key(public_key)
     repository = split_reference(reference)[1]
     names = {digest, _configuration(registry, repository, digest)}
-    bills = {_sha256(data) for data in _attached(registry, repository, digest, SBOM) if _is_bill(data, names)}
+    bills = {digest_of(data) for data in _attached(registry, repository, digest, SBOM) if _is_bill(data, names)}
     named = [
         statement
         for data in _attached(registry, repository, digest, ENVELOPE)
@@ -135,10 +134,6 @@ def check_attached(registry: Registry, reference: str, digest: str, public_key: 
 
 def _by(public_key: Path | None) -> str:
     return f" by the owner of {public_key.name}" if public_key else ""
-
-
-def _sha256(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def _configuration(registry: Registry, repository: str, digest: str) -> str:

@@ -1,12 +1,12 @@
 """A base made on this machine from Debian's packages, for environments that pull no image."""
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from edgebuild import sums
 from edgebuild.errors import BuildError
 from edgebuild.host import Consent, install, mirror_of, read_os_release, read_sources
 from edgebuild.locking import locked
@@ -59,7 +59,7 @@ def bootstrap_base(folder: Path, *, suite: str, arch: str, consent: Consent) -> 
                 mmdebstrap_argv(suite, arch, partial, own.uri if own else ""),
                 env={"SOURCE_DATE_EPOCH": str(FIXED_EPOCH), "DEBIAN_FRONTEND": "noninteractive"},
             )
-            digest = _sha256(partial)
+            digest = sums.digest(partial)
             made_from.unlink(missing_ok=True)
             partial.replace(tar)
             made_from.write_text(json.dumps({"recipe": recipe, "sha256": digest}) + "\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def damage(tar: Path, made_from: Path, recipe: Mapping[str, object]) -> str:
         digest = made["sha256"]
         if made["recipe"] != recipe:
             return "it was made from another recipe"
-        found = _sha256(tar)
+        found = sums.digest(tar)
     except (OSError, ValueError, TypeError, KeyError):
         return f"{made_from.name} or the base itself cannot be read"
     return "" if found == digest else "it is damaged: its SHA-256 is not the one that was written down"
@@ -94,8 +94,3 @@ def recorded_digest(folder: Path) -> str:
         return str(json.loads((folder / "made-from.json").read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, TypeError, KeyError):
         return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

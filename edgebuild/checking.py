@@ -1,6 +1,5 @@
 """Checks on request: of the ISO by booting it, and of this machine."""
 
-import hashlib
 import os
 import sys
 import threading
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgebuild import render
+from edgebuild import render, sums
 from edgebuild import verify as verification
 from edgebuild.boot import BootRequest, BootResult, Firmware, Media, boot_iso
 from edgebuild.doctor import checks
@@ -35,8 +34,7 @@ def boot(session: Session, firmware: str, media: str, *, again: bool = False) ->
             f"{session.plan.iso.path} does not exist", hint=f"./inv iso --env {session.plan.environment}"
         )
     with session.results.lock(session.say):
-        with iso.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sums.digest(iso)
         ways = []
         for way in asked:
             noted = None if again else session.results.records.get("boots", boot_key(digest, *way))

@@ -5,6 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LABEL = "io.edgebuild=run"  # what a killed run left is found by it
+LEAST = (
+    *("docker", "run", "--rm"),
+    *("--pull", "never"),  # the image was made here; one of that name on Docker Hub is somebody else's
+    *("--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"),
+)
 
 
 def container_argv(
@@ -20,10 +25,8 @@ def container_argv(
 
     `read` and `write` map paths in the container to paths on this machine.
     """
-    argv = ["docker", "run", "--rm", "--name", name, "--label", LABEL, "--log-driver", "none"]
-    argv += ["--pull", "never"]  # the image was made here; one of that name on Docker Hub is somebody else's
-    argv += ["--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    argv += ["--read-only", "--tmpfs", "/tmp:mode=1777"]  # noqa: S108 - the container's own
+    argv = [*LEAST, "--name", name, "--label", LABEL, "--log-driver", "none"]
+    argv += ["--tmpfs", "/tmp:mode=1777"]  # noqa: S108 - the container's own
     argv += ["--security-opt", "label=disable"]  # SELinux would hide the user's files, and relabelling change them
     argv += ["--user", f"{os.getuid()}:{os.getgid()}"]
     if os.getuid() == 0:
@@ -34,6 +37,12 @@ def container_argv(
     for target, source in (write or {}).items():
         argv += ["--mount", _bind(source, target)]
     return [*argv, image, *command]
+
+
+def image_argv(image: str, script: str) -> list[str]:
+    """`docker run` of a shell script in an image that was built here: as its root, with the least rights."""
+    argv = [*LEAST, "--tmpfs", "/tmp:exec"]  # noqa: S108 - lsinitrd's
+    return [*argv, "--user", "0:0", "--entrypoint", "/bin/sh", image, "-c", script]
 
 
 def _bind(source: Path, target: str) -> str:

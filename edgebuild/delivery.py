@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgebuild import attestations, checking, documents, oci, registry, report, verify
 from edgebuild.engine import docker_client, ensure_engine
-from edgebuild.errors import InputError, RegistryError
+from edgebuild.errors import InputError, RegistryError, VerificationError
 from edgebuild.localimages import local_images
 from edgebuild.registry import Pushed, split_reference
 from edgebuild.results import Artifact
@@ -38,8 +38,9 @@ def push_images(session: Session, *, verified: bool = False) -> None:
     if verified or signer:
         _attach(session, artifacts, signer)
     with session.results.lock(session.say), session.results.staging() as staging:
+        passed = verified and verify.is_verified(session)  # another run may have shown a set of its own meanwhile
         publish(session, staging, artifacts, signer=signer)
-        if verified:
+        if passed:
             verify.remember(session, [])  # the same set, with the registry's digests
     for each in pushed:
         sys.stdout.write(f"{each.reference}@{each.digest}\n")
@@ -75,6 +76,7 @@ def _attach(session: Session, artifacts: Sequence[Artifact], signer: Signer | No
         public_key = Path(folder) / "public.pem" if signer else None
         if signer and public_key:
             public_key.write_text(signer.public_key(), encoding="ascii")
+        attached = 0
         for each in artifacts:
             reference, digest = str(each.reference), str(each.registry_digest)
             found = documents.attachments(session.results.current, each.name, reference, digest, signer)
@@ -83,8 +85,9 @@ def _attach(session: Session, artifacts: Sequence[Artifact], signer: Signer | No
                 session.say(f"note: {reference} was not built here: nothing is attached to it")
             elif attestations.check_attached(remote, reference, digest, public_key):
                 attestations.attach_all(remote, reference, digest, found, signer)
+                attached += 1
     what = "bill of materials, provenance and signature" if signer else "bill of materials and provenance"
-    session.say(f"{what} attached to {len(artifacts)} images")
+    session.say(f"{what} attached to {attached} of {len(artifacts)} images")
 
 
 def _push_verified(session: Session, references: Sequence[str]) -> list[Pushed]:
@@ -112,10 +115,13 @@ def _push_verified(session: Session, references: Sequence[str]) -> list[Pushed]:
 
 def _passed(session: Session, references: Sequence[str]) -> Mapping[str, str]:
     """Reference to digest of each image of the set that passed verify and boot; what has not yet does so now."""
+    artifacts = session.results.artifacts()
     if not verify.is_verified(session):
         checking.verify(session, registry=False)
     checking.boot(session, "both", "cd")
-    images = {each.reference: each.digest for each in session.results.artifacts()}
+    if session.results.artifacts() != artifacts:
+        raise VerificationError("another run has changed the results meanwhile", hint="push again")
+    images = {each.reference: each.digest for each in artifacts}
     if missing := [reference for reference in references if reference not in images]:
         raise InputError(
             "not built yet: " + ", ".join(missing), hint=f"./inv build-all-images --env {session.plan.environment}"

@@ -1,6 +1,5 @@
 """What is written about artifacts: bills of materials, and where they come from; for result set and registry."""
 
-import hashlib
 import json
 import os
 import uuid
@@ -17,9 +16,10 @@ from edgebuild.errors import VerificationError
 from edgebuild.gate import OS_KINDS
 from edgebuild.host import parse_os_release
 from edgebuild.inputs import find_inputs
+from edgebuild.oci import digest_of
 from edgebuild.provenance import Dependency, Invocation, Subject
 from edgebuild.render import bootstrap_folder
-from edgebuild.results import ARTIFACTS, Artifact
+from edgebuild.results import ARTIFACTS, Artifact, read_artifacts
 from edgebuild.run import run
 from edgebuild.session import Session
 from edgebuild.signing import Signer
@@ -54,7 +54,6 @@ def write(session: Session, folder: Path, artifacts: Sequence[Artifact], made: R
     versions = {"edgebuild": VERSION, "docker": made.engine.version, "buildx": made.engine.buildx}
     invocation = Invocation(f"urn:uuid:{uuid.uuid4()}", made.started, made.finished, versions)
     common = _dependencies(session, folder, made)
-    key_id = signing.key_id(signer.public_key()) if signer else ""
     for each in artifacts:
         bill = bills.get(each.name)
         if bill:
@@ -66,10 +65,9 @@ def write(session: Session, folder: Path, artifacts: Sequence[Artifact], made: R
             targets=[each.name],
             dependencies=[*common, *_site_files(each)],
             invocation=invocation,
-            byproducts=[Subject(BILL.format(each.name), _digest(bill))] if bill else [],
+            byproducts=[Subject(BILL.format(each.name), digest_of(bill.encode()))] if bill else [],
         )
-        envelope = provenance.seal(payload, signer.sign if signer else None, key_id=key_id)
-        _put(folder / STATEMENT.format(each.name), envelope)
+        _put(folder / STATEMENT.format(each.name), _envelope(payload, signer))
 
 
 def _statement_subject(artifact: Artifact) -> Subject:
@@ -84,11 +82,7 @@ def _put(file: Path, text: str) -> None:
 def _envelope(payload: bytes, signer: Signer | None) -> str:
     if signer is None:
         return provenance.seal(payload)
-    return provenance.seal(payload, signer.sign, key_id=signing.key_id(signer.public_key()))
-
-
-def _digest(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return provenance.seal(payload, signer.sign, key_id=signer.key_id)
 
 
 def _bills(session: Session, artifacts: Sequence[Artifact]) -> dict[str, str]:
@@ -138,7 +132,7 @@ def _dependencies(session: Session, folder: Path, made: Run) -> list[Dependency]
     if session.environment.os.bootstrap and base:
         found.append(Dependency("base.tar", f"sha256:{base}"))
     dockerfile = (folder / "inputs/Dockerfile").read_text(encoding="utf-8")
-    found.append(Dependency("inputs/Dockerfile", _digest(dockerfile)))
+    found.append(Dependency("inputs/Dockerfile", digest_of(dockerfile.encode())))
     return found + _files(session)
 
 
@@ -149,12 +143,7 @@ def _files(session: Session) -> list[Dependency]:
     names += [f"overlay/files/{each}" for each in inputs.overlay]
     names += [f"overlay/files-iso/{each}" for each in inputs.overlay_iso]
     files = [(name, session.root / name) for name in names]
-    return [Dependency(name, f"sha256:{_file_digest(file)}") for name, file in files if file.is_file()]
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return [Dependency(name, f"sha256:{sums.digest(file)}") for name, file in files if file.is_file()]
 
 
 def _site_files(artifact: Artifact) -> list[Dependency]:
@@ -185,7 +174,7 @@ def attachments(folder: Path, name: str, reference: str, digest: str, signer: Si
     document: dict[str, Any] = json.loads(provenance.unseal(statement.read_text(encoding="utf-8")).payload)
     document["subject"] = [{"name": reference, "digest": {"sha256": digest.removeprefix("sha256:")}}]
     document["predicate"]["runDetails"]["byproducts"] = [
-        {"name": BILL.format(name), "digest": {"sha256": _digest(text).removeprefix("sha256:")}}
+        {"name": BILL.format(name), "digest": {"sha256": digest_of(text.encode()).removeprefix("sha256:")}}
     ]
     payload = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
     return Attachments(text, _envelope(payload, signer))
@@ -196,8 +185,8 @@ def problems(folder: Path, public_key: Path) -> list[str]:
     signing.check_public_key(public_key)
     found = _signature_problems(folder, public_key)
     try:
-        entries = [Artifact(**entry) for entry in json.loads((folder / ARTIFACTS).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        entries = read_artifacts(folder)
+    except (OSError, ValueError):
         return [*found, f"{ARTIFACTS}: cannot be read"]
     for each in entries:
         name = STATEMENT.format(each.name)

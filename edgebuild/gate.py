@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild import sbom
+from edgebuild.container import image_argv
 from edgebuild.errors import VerificationError
 from edgebuild.imagecheck import FACTS, INITRD, image_problems, initrd_problems, parse_facts
-from edgebuild.iso import CONTENT_FOLDER, IsoRequest, IsoResult, content_parts
-from edgebuild.isofile import AREA_PADDING, Iso, digest, read_iso
+from edgebuild.iso import CLUSTER_DEFINITION, CONTENT_FOLDER, LABEL, IsoRequest, IsoResult, content_parts
+from edgebuild.isofile import AREA_PADDING, Iso, Region, digest, read_iso
 from edgebuild.results import Artifact
 from edgebuild.run import CommandFailed, run
 from edgebuild.session import Session
@@ -20,20 +21,12 @@ from edgebuild.structure import MENU, USER_DATA, Expected, check_iso
 from edgebuild.values import OS_FAMILIES
 
 OS_KINDS = ("base-image", "provider-image", "installer-image")
-LABEL = "COS_LIVE"
 BLOCK_SIZE = 1 << 20
 COMPRESSORS = {"fast": "zstd", "small": "zstd", "smallest": "xz"}
 PATCHED = "boot/eltorito.img"  # xorriso writes its own position into it
 INVENTORY = "== inventory"
 SCRIPT = f"{FACTS}\necho '{INVENTORY}'\n{sbom.INVENTORY}"
 LEFT_OUT = ("boot/boot_hybrid.img",)  # becomes the boot record
-
-
-def image_argv(image: str, script: str) -> list[str]:
-    """`docker run` of a shell script in an image that was built here: as its root, with the least rights."""
-    argv = ["docker", "run", "--rm", "--pull", "never", "--network", "none", "--cap-drop", "ALL"]
-    argv += ["--security-opt", "no-new-privileges", "--read-only", "--tmpfs", "/tmp:exec"]  # noqa: S108 - lsinitrd's
-    return [*argv, "--user", "0:0", "--entrypoint", "/bin/sh", image, "-c", script]
 
 
 def check_images(session: Session, artifacts: Sequence[Artifact]) -> None:
@@ -60,7 +53,7 @@ def _problems(session: Session, image: Artifact) -> list[str]:
         printed, _, inventory = run(image_argv(image.digest, SCRIPT)).stdout.partition(f"{INVENTORY}\n")
         facts = parse_facts(printed)
     except CommandFailed as error:
-        return [f"no shell runs in it: {error.result.stderr.strip().splitlines()[-1:]}"]
+        return [f"no shell runs in it: {error.result.stderr.strip().rpartition(chr(10))[2]}"]
     problems = image_problems(facts, kairos=kairos, family=OS_FAMILIES[session.environment.os.distribution])
     if not problems:
         # Provider images have the initrd of the base; one look is enough.
@@ -153,19 +146,9 @@ def _site_files(request: IsoRequest) -> dict[str, str]:
     sources = {**_overlay_files(request), USER_DATA: request.user_data}
     sources.setdefault(MENU, request.grub_cfg)
     if request.cluster_definition:
-        sources["/opt/spectrocloud/clusterconfig/spc.tgz"] = request.cluster_definition
-    found = {name: _digest(path, 0, path.stat().st_size) for name, path in sources.items()}
+        sources[CLUSTER_DEFINITION] = request.cluster_definition
+    found = {name: digest(path, [Region(0, path.stat().st_size, "")]) for name, path in sources.items()}
     for path in request.content:
         for number, (offset, length) in enumerate(content_parts(path.stat().st_size)):
-            found[f"{CONTENT_FOLDER}/{path.name}_part{number:02d}"] = _digest(path, offset, length)
+            found[f"{CONTENT_FOLDER}/{path.name}_part{number:02d}"] = digest(path, [Region(offset, length, "")])
     return found
-
-
-def _digest(path: Path, offset: int, length: int) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(offset)
-        while length and (data := file.read(min(length, 1 << 20))):
-            found.update(data)
-            length -= len(data)
-    return found.hexdigest()

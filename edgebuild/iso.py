@@ -22,16 +22,18 @@ from pathlib import Path
 from edgebuild.container import container_argv
 from edgebuild.errors import BuildError
 from edgebuild.run import process, run
+from edgebuild.structure import MENU, USER_DATA
 
 PART_BYTES = 3 * 10**9  # Kairos' live system reads content in parts of this size
+LABEL = "COS_LIVE"
 CONTENT_FOLDER = "/opt/spectrocloud/content"
+CLUSTER_DEFINITION = "/opt/spectrocloud/clusterconfig/spc.tgz"
 CHUNK = 1 << 20
 PIPE = "iso"
 TREE = "tree"
 # A container's first process ignores what it does not handle: it would wait for ever at the pipe of a dead reader.
 SCRIPT = f"""trap 'exit 143' TERM && cp /boot-tree.sha256 /output/{TREE} && exec "$@" > /output/{PIPE}"""
 POLL_SECONDS = 0.5
-MENU = "boot/grub2/grub.cfg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,20 +85,20 @@ def xorriso_argv(request: IsoRequest, *, sizes: Sequence[int], keeps_menu: bool)
     """
     date = time.strftime("%Y%m%d%H%M%S00", time.gmtime(request.epoch))
     argv = ["xorriso", "-report_about", "WARNING", "-abort_on", "FAILURE", "-outdev", "-"]
-    argv += ["-md5", "off", "-volid", "COS_LIVE", "-joliet", "on", "-not_leaf", ".gitkeep"]
+    argv += ["-md5", "off", "-volid", LABEL, "-joliet", "on", "-not_leaf", ".gitkeep"]
     argv += ["-map", "/boot-tree", "/", "-rm_r", "/boot/boot_hybrid.img", "--"]
     if request.overlay:
         argv += ["-map", "/overlay", "/"]
     if not keeps_menu:
-        argv += ["-map", "/site/grub.cfg", f"/{MENU}"]
-    argv += ["-map", "/site/user-data", "/files-iso/config.yaml"]
+        argv += ["-map", "/site/grub.cfg", MENU]
+    argv += ["-map", "/site/user-data", USER_DATA]
     if request.cluster_definition:
-        argv += ["-map", "/site/spc.tgz", "/opt/spectrocloud/clusterconfig/spc.tgz"]
+        argv += ["-map", "/site/spc.tgz", CLUSTER_DEFINITION]
     for number, (path, size) in enumerate(zip(request.content, sizes, strict=True)):
         for part, (offset, length) in enumerate(content_parts(size)):
             target = f"{CONTENT_FOLDER}/{path.name}_part{part:02d}"
             argv += ["-cut_out", f"/content/{number}", str(offset), str(length), target]
-    argv += ["-find", "/", "-exec", "mkisofs_r", "--", "-chmod", "0400", "/files-iso/config.yaml", "--"]
+    argv += ["-find", "/", "-exec", "mkisofs_r", "--", "-chmod", "0400", USER_DATA, "--"]
     argv += ["-volume_date", "all_file_dates", f"={request.epoch}", "-volume_date", "uuid", date]
     argv += ["-boot_image", "any", "partition_offset=16", "-boot_image", "any", "cat_hidden=on"]
     if request.arch == "amd64":
@@ -131,7 +133,7 @@ def docker_argv(request: IsoRequest, name: str, command: Sequence[str], *, outpu
 def assemble(request: IsoRequest, path: Path) -> IsoResult:
     """Write the ISO to `path` and its checksum to `<path>.sha256`. Raises BuildError; a part is removed."""
     started = time.monotonic()
-    keeps_menu = bool(request.overlay and (request.overlay / MENU).exists())
+    keeps_menu = bool(request.overlay and (request.overlay / MENU[1:]).exists())
     command = xorriso_argv(request, sizes=[file.stat().st_size for file in request.content], keeps_menu=keeps_menu)
     name = f"edgebuild-iso-{uuid.uuid4().hex[:12]}"
     _check_space(request, path.parent)

@@ -21,6 +21,7 @@ BOOT_TREE_STAGES = ("boot-tree-files", "boot-tree")
 
 
 def bootstrap(session: Session) -> None:
+    """The base, where it is made on this machine. Raises BuildError when it is not the one that is locked."""
     os_ = session.environment.os
     if not os_.bootstrap:
         return
@@ -36,6 +37,7 @@ def bootstrap(session: Session) -> None:
 
 
 def write_texts(texts: Mapping[str, str], folder: Path) -> None:
+    """Each text as a file of this name in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -73,6 +75,7 @@ def bake_targets(
     fresh: tuple[str, ...] = (),
     tags: Mapping[str, str] | None = None,
 ) -> BakeResult:
+    """One call of bake, with a log of its own. `tags` gives targets other names than the bake file does."""
     log = session.results.new_log("build")
     shown = ", ".join(names) if len(names) < 8 else f"{len(names)} images"
     session.say(f"building {shown}; log: {log.relative_to(session.root)}")

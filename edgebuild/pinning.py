@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edgebuild import render, workflow
 from edgebuild.bootstrap import forget_base, recorded_digest
+from edgebuild.container import image_argv
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError
-from edgebuild.gate import image_argv
 from edgebuild.lock import (
     STAGES,
     Lock,

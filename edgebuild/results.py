@@ -7,6 +7,7 @@ leaves the last one as it was. A set has its number only when every byte of it i
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import os
@@ -16,6 +17,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from edgebuild.errors import BuildError, VerificationError
 from edgebuild.locking import locked
@@ -50,6 +53,16 @@ class Artifact:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
+@functools.cache
+def _reader() -> TypeAdapter[list[Artifact]]:
+    return TypeAdapter(list[Artifact])
+
+
+def read_artifacts(folder: Path) -> list[Artifact]:
+    """The entries of a set's artifacts.json. Raises OSError, and ValueError for what is no such list."""
+    return _reader().validate_python(json.loads((folder / ARTIFACTS).read_text(encoding="utf-8")))
+
+
 @dataclass(frozen=True)
 class Results:
     """The folder build/<environment>/."""
@@ -82,12 +95,11 @@ class Results:
 
     def artifacts(self) -> list[Artifact]:
         """What artifacts.json holds; nothing when there is none. Raises VerificationError when it is damaged."""
-        file = self.current / ARTIFACTS
         try:
-            return [Artifact(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))]
+            return read_artifacts(self.current)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise VerificationError(
                 f"{self.folder / ARTIFACTS} is damaged: {error}", hint="build again: ./inv build-all-images"
             ) from error

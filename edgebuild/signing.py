@@ -6,6 +6,7 @@ standard input or environment: it is on no argument list, and no file is made of
 
 import base64
 import binascii
+import functools
 import hashlib
 import re
 import shutil
@@ -54,6 +55,11 @@ class Signer:
             argv = ["openssl", "dgst", "-sha256", "-sign", "/dev/stdin", "-passin", "env:EDGEBUILD_KEY_PASSWORD"]
             self._call([*argv, "-out", str(signature), str(file)])
             return base64.b64encode(signature.read_bytes()).decode()
+
+    @functools.cached_property
+    def key_id(self) -> str:
+        """The name of its public key in a DSSE envelope."""
+        return key_id(self.public_key())
 
     def public_key(self) -> str:
         """The public key that belongs to it, as PEM."""

@@ -13,7 +13,7 @@ OWN = (NAME, SIGNATURE)
 
 def write(folder: Path, known: Mapping[str, str]) -> None:
     """Write the checksums of all files below `folder`; `known` holds those (SHA-256 in hex) that need no reading."""
-    lines = [f"{known.get(name) or _digest(folder / name)}  {name}\n" for name in _names(folder)]
+    lines = [f"{known.get(name) or digest(folder / name)}  {name}\n" for name in _names(folder)]
     (folder / NAME).unlink(missing_ok=True)  # it may be a link to the last set's
     (folder / NAME).write_text("".join(lines), encoding="utf-8")
 
@@ -51,7 +51,7 @@ def problems(folder: Path, *, known: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}: is missing"
         elif name not in written:
             yield f"{name}: is not in {NAME}"
-        elif (known.get(name) or _digest(folder / name)) != written[name]:
+        elif (known.get(name) or digest(folder / name)) != written[name]:
             yield f"{name}: is not what was built: its checksum differs"
 
 
@@ -60,6 +60,7 @@ def _names(folder: Path) -> list[str]:
     return sorted(name for path in files if (name := path.relative_to(folder).as_posix()) not in OWN)
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

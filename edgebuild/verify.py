@@ -1,8 +1,5 @@
 """`inv verify`: what lies in the result folder, in the engine and in the registry, against what was built."""
 
-import functools
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from pydantic import TypeAdapter
 
 from edgebuild import attestations, documents, gate, oci, sums
+from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError, RegistryError, VerificationError
 from edgebuild.isofile import AREA_PADDING, Region, digest, read_iso
 from edgebuild.registry import split_reference
-from edgebuild.results import ARTIFACTS, Artifact
+from edgebuild.results import ARTIFACTS, Artifact, read_artifacts
 from edgebuild.session import Session
 from edgebuild.structure import Expected, check_iso
 
@@ -37,7 +34,7 @@ def verify_iso(path: Path, known: Artifact | None) -> tuple[Finding, str]:
     """
     expected = Expected(**known.asked) if known and known.asked else Expected()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        whole = pool.submit(_digest, path)
+        whole = pool.submit(sums.digest, path)
         try:
             iso = read_iso(path)
             flaws = check_iso(path, iso, expected)
@@ -64,11 +61,6 @@ def _checksum(path: Path) -> str:
     except FileNotFoundError:
         return ""
     return words[0] if len(words) == 2 and words[1] == path.name else "damaged"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _changed_parts(path: Path, known: Artifact) -> list[str]:
@@ -110,8 +102,7 @@ def _signature_findings(folder: Path, key: Path | None) -> Iterator[Finding]:
 def _read_artifacts(folder: Path) -> tuple[list[Artifact], list[Finding]]:
     """The entries of artifacts.json, or what is wrong with it."""
     try:
-        entries = json.loads((folder / ARTIFACTS).read_text(encoding="utf-8"))
-        artifacts = _reader().validate_python(entries)
+        artifacts = read_artifacts(folder)
         for each in artifacts:
             Expected(**(each.asked or {}))
             _regions(each)
@@ -120,11 +111,6 @@ def _read_artifacts(folder: Path) -> tuple[list[Artifact], list[Finding]]:
         return [], []
     except (ValueError, TypeError, KeyError) as error:
         return [], [Finding(ARTIFACTS, "can be read", (f"it was changed: {str(error).splitlines()[0]}",))]
-
-
-@functools.cache
-def _reader() -> TypeAdapter[list[Artifact]]:
-    return TypeAdapter(list[Artifact])
 
 
 def _regions(artifact: Artifact) -> list[tuple[Region, str]]:
@@ -176,8 +162,6 @@ def verify_set(session: Session, *, registry: bool = True, key: Path | None = No
 
 def _engine_findings(session: Session, images: list[Artifact]) -> Iterator[Finding]:
     """Each image by digest, and by tag what is pushed by it; then what is inside, for those that hosts get."""
-    from edgebuild.engine import docker_client, ensure_engine
-
     ensure_engine(session.root, session.consent)
     client = docker_client()
     there = []
@@ -243,7 +227,7 @@ def is_verified(session: Session) -> bool:
 
 def _set_key(session: Session) -> str:
     try:
-        return hashlib.sha256((session.results.current / sums.NAME).read_bytes()).hexdigest()
+        return sums.digest(session.results.current / sums.NAME)
     except FileNotFoundError:
         return ""
 

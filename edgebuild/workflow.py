@@ -1,13 +1,12 @@
 """The recipes that make results: each one straight line of steps, every step named as it starts."""
 
-import hashlib
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgebuild import arguments, documents, gate, making, render, report, space
+from edgebuild import arguments, documents, gate, making, render, report, space, sums
 from edgebuild.config import check_name, load_environment
 from edgebuild.engine import ensure_engine, probe
 from edgebuild.errors import InputError, VerificationError
@@ -127,8 +126,7 @@ def checksum(session: Session) -> None:
     shown = session.plan.iso.path
     if not iso.exists():
         raise InputError(f"{shown} does not exist", hint=f"./inv iso --env {session.plan.environment}")
-    with iso.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sums.digest(iso)
     written = iso.with_name(iso.name + ".sha256").read_text(encoding="ascii").split()[0]
     if digest != written:
         raise VerificationError(
