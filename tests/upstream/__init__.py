@@ -81,7 +81,8 @@ def _bake(targets: dict[str, dict[str, object]], debian_image: str, kernel_image
                     "KERNEL_IMAGE": kernel_image,
                     **target.get("args", {}),  # type: ignore[dict-item]
                 },
-                "output": [f"type=image,name={reference},push=true"],
+                "tags": [reference],
+                "output": ["type=docker"],
             }
             for name, (reference, target) in named.items()
         }
@@ -91,3 +92,6 @@ def _bake(targets: dict[str, dict[str, object]], debian_image: str, kernel_image
         stdin=json.dumps(file),
         env={"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
     )
+    # One after the other: pushed at once, one may name a shared layer that another has not yet finished.
+    for reference in targets:
+        run(["docker", "push", "--quiet", reference])
