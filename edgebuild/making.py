@@ -1,21 +1,18 @@
-"""The making of images and ISO in a staging folder: each step of a build, for recipes to put together."""
+"""The making of base and ISO in a staging folder: each step of a build, for recipes to put together."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgebuild import gate, render
-from edgebuild.bake import BakeRequest, BakeResult, bake
 from edgebuild.bootstrap import bootstrap_base, recorded_digest
 from edgebuild.errors import BuildError
+from edgebuild.images import Work, build_images
 from edgebuild.iso import IsoRequest, assemble
 from edgebuild.leftovers import forget_image
 from edgebuild.lock import lock_path
-from edgebuild.plan import Target
 from edgebuild.results import Artifact
-from edgebuild.run import run
 from edgebuild.session import DEFAULT_PASSWORD, Prepared, Session
-from edgebuild.view import open_view
 
 BOOT_TREE_STAGES = ("boot-tree-files", "boot-tree")
 
@@ -43,67 +40,6 @@ def write_texts(texts: Mapping[str, str], folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def build_images(
-    session: Session, prepared: Prepared, staging: Path, targets: Sequence[Target], *, fresh: tuple[str, ...] = ()
-) -> tuple[list[Artifact], Mapping[str, str]]:
-    """One BuildKit call for all of them. Also tells the digests of the images that they stand on."""
-    names = tuple(target.name for target in targets)
-    untagged = dict.fromkeys(names, "")  # they get their names with the set that they belong to
-    result = bake_targets(session, prepared, staging, names, fresh=fresh, tags=untagged)
-    # By digest: another clone of the repository may give the tag to an image of its own at any time.
-    sizes = _image_sizes([result.digests[name] for name in names])
-    artifacts = [
-        Artifact(
-            name=target.name,
-            kind=target.kind,
-            reference=target.tags[0],
-            digest=result.digests[target.name],
-            size_bytes=sizes[result.digests[target.name]],
-            seconds=round(result.seconds.get(target.name, 0.0), 2),
-        )
-        for target in targets
-    ]
-    return artifacts, result.upstream
-
-
-def bake_targets(
-    session: Session,
-    prepared: Prepared,
-    staging: Path,
-    names: tuple[str, ...],
-    *,
-    fresh: tuple[str, ...] = (),
-    tags: Mapping[str, str] | None = None,
-) -> BakeResult:
-    """One call of bake, with a log of its own. `tags` gives targets other names than the bake file does."""
-    log = session.results.new_log("build")
-    shown = ", ".join(names) if len(names) < 8 else f"{len(names)} images"
-    session.say(f"building {shown}; log: {log.relative_to(session.root)}")
-    environment = {}
-    if value := prepared.secret_values.get("luet_auth"):
-        environment["EDGEBUILD_SECRET_LUET_AUTH"] = value
-    with open_view(names) as view:
-        return bake(
-            BakeRequest(
-                file=staging / "inputs/docker-bake.json",
-                targets=names,
-                root=session.root,
-                log=log,
-                metadata=staging / ".metadata.json",
-                builder=session.environment.builder,
-                fresh=fresh,
-                tags=tags or {},
-                env=environment,
-            ),
-            view,
-        )
-
-
-def _image_sizes(digests: Sequence[str]) -> dict[str, int]:
-    output = run(["docker", "image", "inspect", "--format", "{{.Size}}", *digests]).stdout
-    return dict(zip(digests, map(int, output.split()), strict=True))
-
-
 def build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifacts: list[Artifact]) -> Artifact:
     """The ISO, checked; where the engine has damaged the boot tree since it was made, from one made anew.
 
@@ -117,7 +53,8 @@ def build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifac
     (staging / f"{session.environment.iso.name}.iso").unlink()
     forget_image(boot_tree.digest, BOOT_TREE_STAGES, builder=session.environment.builder)
     targets = session.plan.of_kind("boot-tree")
-    [fresh], _ = build_images(session, prepared, staging, targets, fresh=BOOT_TREE_STAGES)
+    [built] = build_images([Work(session, prepared, staging, targets)], fresh=BOOT_TREE_STAGES)
+    [fresh] = built.artifacts
     artifacts[artifacts.index(boot_tree)] = fresh
     return build_iso(session, prepared, staging, fresh.digest)
 

@@ -11,6 +11,7 @@ from edgebuild.bake import ALL
 from edgebuild.bootstrap import recorded_digest
 from edgebuild.engine import ensure_engine
 from edgebuild.errors import InputError
+from edgebuild.images import Work, build_images
 from edgebuild.isofile import AREA_PADDING, read_iso
 from edgebuild.render import bootstrap_folder
 from edgebuild.results import Artifact
@@ -41,7 +42,8 @@ def rebuild(session: Session) -> list[Finding]:
         making.bootstrap(other)
         making.write_texts(prepared.texts, staging / "inputs")
         session.say("building boot tree and ISO again, without cache and in another folder")
-        artifacts, _ = making.build_images(other, prepared, staging, session.plan.of_kind("boot-tree"), fresh=ALL)
+        [built] = build_images([Work(other, prepared, staging, session.plan.of_kind("boot-tree"))], fresh=ALL)
+        artifacts = built.artifacts
         try:
             iso = making.build_sound_iso(other, prepared, staging, artifacts)
             return [*_base_finding(session, other), _compare(session, known, iso, staging)]

@@ -10,6 +10,7 @@ from edgebuild import arguments, documents, gate, making, render, report, space,
 from edgebuild.config import check_name, load_environment
 from edgebuild.engine import ensure_engine, probe
 from edgebuild.errors import InputError, VerificationError
+from edgebuild.images import Work, bake_targets, build_images
 from edgebuild.leftovers import remove_containers
 from edgebuild.plan import Kind
 from edgebuild.results import Artifact
@@ -35,16 +36,16 @@ def build(session: Session, kinds: Sequence[Kind]) -> None:
         making.bootstrap(session)
         with space.watched(disks), session.results.staging() as staging:
             making.write_texts(prepared.texts, staging / "inputs")
-            artifacts, upstream = making.build_images(
-                session, prepared, staging, [each for each in targets if each.kind != "iso"]
-            )
+            images = [each for each in targets if each.kind != "iso"]
+            [built] = build_images([Work(session, prepared, staging, images)])
+            artifacts = built.artifacts
             gate.check_images(session, artifacts)
             if "iso" in kinds:
                 artifacts.append(making.build_sound_iso(session, prepared, staging, artifacts))
             if "provider-image" in kinds:
                 profile_text = render.render_profile(session.environment)
                 (staging / "cluster-profile.yaml").write_text(profile_text, encoding="utf-8")
-            made = documents.Run(engine, began, time.time(), upstream)
+            made = documents.Run(engine, began, time.time(), built.upstream)
             documents.write(session, staging, artifacts, made, signer)
             drop = ("*.iso", "*.iso.sha256") if "iso" in kinds else ()
             searched: list[str] = []
@@ -73,7 +74,7 @@ def build_stages(
     making.bootstrap(session)
     with session.results.staging() as staging:
         making.write_texts(prepared.texts, staging / "inputs")
-        return making.bake_targets(session, prepared, staging, names, fresh=fresh).digests
+        return bake_targets(session, prepared, staging, names, fresh=fresh).digests
 
 
 def _report(

@@ -66,6 +66,7 @@ ORDER = [
     "gate",
     "documents",
     "verify",
+    "images",
     "making",
     "workflow",
     "pinning",
