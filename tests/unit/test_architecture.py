@@ -19,6 +19,7 @@ PURE = [
     "inputs",
     "quoting",
     "render",
+    "stages",
     "grub",
     "cloudconfig_keys",
     "cloudconfig",
