@@ -38,6 +38,7 @@ EFFECTS = [
     "sums",
     "records",
     "locking",
+    "keyed",
     "view",
     "bake",
     "host",
