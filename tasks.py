@@ -13,6 +13,9 @@ from invoke.tasks import Task as InvokeTask
 from invoke.tasks import task as invoke_task
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgebuild.plan import Kind
     from edgebuild.session import Session
 
 ROOT = Path(__file__).parent
@@ -48,77 +51,118 @@ ENV = {
     "env": "the environment: a file of config/, without .yaml (default: $EDGEBUILD_ENV, else basic)",
     "set": "key=value, over everything else; repeatable",
 }
+ENVS = {**ENV, "env": f"{ENV['env']}; repeatable, or all"}
+BUILD = {
+    **ENVS,
+    "again": "also build what is unchanged",
+    "fail-fast": "stop at the first target that fails",
+    "shard": "only a part of all targets, such as 1/3: the same on every machine",
+}
 
 
 def task(**options: Any) -> Any:
     """Invoke's decorator with this project's conventions: no guessed short flags, clear errors."""
-    options.setdefault("help", ENV)
-    iterable = ["set"] if "set" in options["help"] else []
+    help_ = options.setdefault("help", ENV)
+    iterable = [name for name in ("set", "env") if name in help_ and (name == "set" or "repeatable" in help_[name])]
     return invoke_task(klass=Task, auto_shortflags=False, iterable=iterable, **options)
 
 
 def session(env: str, settings: list[str] | None) -> "Session":
-    from edgebuild.session import open_session
-
-    return open_session(ROOT, env or os.environ.get("EDGEBUILD_ENV", "") or "basic", settings or [])
+    return sessions([env] if env else [], settings)[0]
 
 
-@task(help={**ENV, "push": "push the provider images afterwards"})
-def build_all_images(_: Context, env: str = "", set: list[str] | None = None, push: bool = False) -> None:
+def sessions(envs: list[str] | None, settings: list[str] | None) -> "list[Session]":
+    from edgebuild.session import open_sessions
+
+    return open_sessions(ROOT, envs or [os.environ.get("EDGEBUILD_ENV", "") or "basic"], settings or [])
+
+
+def _build(
+    envs: list[str] | None, settings: list[str] | None, kinds: "Sequence[Kind]", **options: Any
+) -> "list[Session]":
+    """Build these kinds of targets; returns the sessions."""
+    from edgebuild import building
+
+    opened = sessions(envs, settings)
+    building.build(opened, kinds, building.Options(**options))
+    return opened
+
+
+@task(help={**BUILD, "push": "push the provider images afterwards"})
+def build_all_images(
+    _: Context,
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    push: bool = False,
+    again: bool = False,
+    fail_fast: bool = False,
+    shard: str = "",
+) -> None:
     """Build provider images, installer image, ISO with checksum, and the cluster profile."""
-    from edgebuild import delivery, workflow
+    from edgebuild.plan import ALL_KINDS
 
-    current = session(env, set)
-    workflow.build(current, ["provider-image", "installer-image", "boot-tree", "iso"])
-    if push:
-        delivery.push_images(current)
+    opened = _build(env, set, ALL_KINDS, again=again, fail_fast=fail_fast, shard=shard)
+    _push(opened if push else [], shard=shard)
 
 
-@task(help={**ENV, "push": "push the images afterwards"})
-def build_provider_images(_: Context, env: str = "", set: list[str] | None = None, push: bool = False) -> None:
+@task(help={**BUILD, "push": "push the images afterwards"})
+def build_provider_images(
+    _: Context,
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    push: bool = False,
+    again: bool = False,
+    fail_fast: bool = False,
+    shard: str = "",
+) -> None:
     """Build the provider images of all Kubernetes versions, and the cluster profile."""
-    from edgebuild import delivery, workflow
+    opened = _build(env, set, ["provider-image"], again=again, fail_fast=fail_fast, shard=shard)
+    _push(opened if push else [], shard=shard)
 
-    current = session(env, set)
-    workflow.build(current, ["provider-image"])
-    if push:
-        delivery.push_images(current)
+
+def _push(opened: "list[Session]", *, verified: bool = False, shard: str = "") -> None:
+    from edgebuild import delivery
+    from edgebuild.shards import share
+
+    parts = share([each.plan for each in opened], ["provider-image"], shard)
+    for each, targets in zip(opened, parts, strict=True):
+        if targets:
+            delivery.push_images(each, targets, verified=verified)
 
 
 @task(help={**ENV, "k8s-version": "the Kubernetes version, such as 1.33.6"})
 def provider_image(_: Context, k8s_version: str = "", env: str = "", set: list[str] | None = None) -> None:
     """Build the provider image of one Kubernetes version."""
-    from edgebuild import workflow
+    from edgebuild import building
     from edgebuild.errors import InputError
 
     if not k8s_version:
         raise InputError("provider-image needs --k8s-version", hint="./inv provider-image --k8s-version 1.33.6")
-    settings = [*(set or []), f"kubernetes.versions={k8s_version}"]
-    workflow.build(session(env, settings), ["provider-image"])
+    opened = session(env, set)
+    if k8s_version not in opened.environment.versions:
+        opened = session(env, [*(set or []), f"kubernetes.versions={k8s_version}"])
+    target = next(each for each in opened.plan.targets if each.kubernetes_version == k8s_version)
+    building.build([opened], ["provider-image"], building.Options(only=target.name))
 
 
-@task()
-def base_image(_: Context, env: str = "", set: list[str] | None = None) -> None:
+@task(help={**ENVS, "again": BUILD["again"]})
+def base_image(_: Context, env: list[str] | None = None, set: list[str] | None = None, again: bool = False) -> None:
     """Build what provider images and installer share."""
-    from edgebuild import workflow
-
-    workflow.build(session(env, set), ["base-image"])
+    _build(env, set, ["base-image"], again=again)
 
 
-@task()
-def iso_image(_: Context, env: str = "", set: list[str] | None = None) -> None:
+@task(help={**ENVS, "again": BUILD["again"]})
+def iso_image(_: Context, env: list[str] | None = None, set: list[str] | None = None, again: bool = False) -> None:
     """Build the installer image: the live system of the ISO."""
-    from edgebuild import workflow
-
-    workflow.build(session(env, set), ["installer-image"])
+    _build(env, set, ["installer-image"], again=again)
 
 
-@task()
-def iso(_: Context, env: str = "", set: list[str] | None = None) -> None:
+@task(help={**ENVS, "again": BUILD["again"]})
+def iso(_: Context, env: list[str] | None = None, set: list[str] | None = None, again: bool = False) -> None:
     """Build the installer ISO and its checksum."""
-    from edgebuild import workflow
+    from edgebuild.plan import ISO_KINDS
 
-    workflow.build(session(env, set), ["installer-image", "boot-tree", "iso"])
+    _build(env, set, ISO_KINDS, again=again)
 
 
 @task()
@@ -129,12 +173,22 @@ def checksum(_: Context, env: str = "", set: list[str] | None = None) -> None:
     workflow.checksum(session(env, set))
 
 
-@task(help={**ENV, "verified": "move the tags only to images of a set that passed verify and boot"})
-def push(_: Context, env: str = "", set: list[str] | None = None, verified: bool = False) -> None:
+@task(
+    help={
+        **ENVS,
+        "verified": "move the tags only to images of a set that passed verify and boot",
+        "shard": BUILD["shard"],
+    }
+)
+def push(
+    _: Context,
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    verified: bool = False,
+    shard: str = "",
+) -> None:
     """Push the provider images to the registry."""
-    from edgebuild import delivery
-
-    delivery.push_images(session(env, set), verified=verified)
+    _push(sessions(env, set), verified=verified, shard=shard)
 
 
 @task()
@@ -145,13 +199,38 @@ def profile(_: Context, env: str = "", set: list[str] | None = None) -> None:
     workflow.profile(session(env, set))
 
 
-@task(help={**ENV, "json": "for programs"})
-def plan(_: Context, env: str = "", set: list[str] | None = None, json: bool = False) -> None:
-    """Show what would be built: targets, base, upstream images, tags, output path."""
-    from edgebuild import report
+@task(
+    help={
+        **ENVS,
+        "json": "for programs",
+        "why": "all that has changed for this target, such as iso",
+        "shard": BUILD["shard"],
+    }
+)
+def plan(
+    _: Context,
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    json: bool = False,
+    why: str = "",
+    shard: str = "",
+) -> None:
+    """Show what would be built and why, and what is there already: targets, images, tags, time, space."""
+    from edgebuild import planning
 
-    current = session(env, set)
-    sys.stdout.write(report.plan_json(current.plan) if json else report.plan_text(current.plan, current.environment))
+    opened = sessions(env, set)
+    if why:
+        planning.explain(opened, why)
+    else:
+        planning.show(opened, as_json=json, shard=shard)
+
+
+@task(help={**ENVS, "shards": "how many jobs at most"})
+def ci_matrix(_: Context, env: list[str] | None = None, set: list[str] | None = None, shards: int = 1) -> None:
+    """Print the jobs of a CI run as JSON: each builds its shard with --shard."""
+    from edgebuild import planning
+
+    planning.matrix(sessions(env, set), shards)
 
 
 @task(help={**ENV, "update": "look for newer images and packages, without caches"})
@@ -305,6 +384,7 @@ ns = Collection(
     push,
     profile,
     plan,
+    ci_matrix,
     render,
     lock,
     images,

@@ -10,6 +10,7 @@ from edgebuild import attestations, checking, documents, oci, registry, report, 
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError, RegistryError, VerificationError
 from edgebuild.localimages import local_images
+from edgebuild.plan import Target
 from edgebuild.registry import Pushed, split_reference
 from edgebuild.results import Artifact
 from edgebuild.seal import publish
@@ -20,12 +21,12 @@ from edgebuild.view import open_transfer
 CANDIDATE = "-candidate"
 
 
-def push_images(session: Session, *, verified: bool = False) -> None:
-    """Push every provider image of the plan and note the registry's digests.
+def push_images(session: Session, chosen: Sequence[Target] = (), *, verified: bool = False) -> None:
+    """Push the provider images of the plan, or those `chosen` of them, and note the registry's digests.
 
     `verified`, which the configuration may ask for too: the tags move only to what passed verify and boot.
     """
-    targets = {target.tags[0]: target for target in session.plan.of_kind("provider-image")}
+    targets = {target.tags[0]: target for target in chosen or session.plan.of_kind("provider-image")}
     ensure_engine(session.root, session.consent)
     verified = verified or session.environment.push.require == "verified"
     signer = documents.signer_of(session)

@@ -3,7 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,20 @@ def signer_of(session: Session) -> Signer | None:
     return signing.open_signer(asked.key, asked.password, environ=os.environ, root=session.root)
 
 
-def write(session: Session, folder: Path, artifacts: Sequence[Artifact], made: Run, signer: Signer | None) -> None:
+def write(
+    session: Session,
+    folder: Path,
+    artifacts: Sequence[Artifact],
+    made: Run,
+    signer: Signer | None,
+    *,
+    others: Sequence[Artifact] = (),
+) -> None:
     """Describe these artifacts in `folder`: a bill of materials and a provenance of its own for each.
 
-    Its own, because a later run may make some of them anew and keep the others.
+    Its own, because a later run may make some of them anew and keep the `others`.
     """
-    bills = _bills(session, artifacts)
+    bills = _bills(session, artifacts, others)
     versions = {"edgebuild": VERSION, "docker": made.engine.version, "buildx": made.engine.buildx}
     invocation = Invocation(f"urn:uuid:{uuid.uuid4()}", made.started, made.finished, versions)
     common = _dependencies(session, folder, made)
@@ -85,9 +93,29 @@ def _envelope(payload: bytes, signer: Signer | None) -> str:
     return provenance.seal(payload, signer.sign, key_id=signer.key_id)
 
 
-def _bills(session: Session, artifacts: Sequence[Artifact]) -> dict[str, str]:
+def is_signed_by(folder: Path, signer: Signer) -> bool:
+    """Whether a set and each of its statements carry signatures of this key's owner. They are not verified."""
+    if not (folder / sums.SIGNATURE).exists():
+        return False
+    try:
+        files = [file.read_bytes() for file in folder.glob(STATEMENT.format("*"))]
+        return all(signer.key_id in {key for key, _ in provenance.unseal(file).signatures} for file in files)
+    except (OSError, VerificationError):
+        return False
+
+
+def sign_again(last: Path, folder: Path, signer: Signer, *, but: Collection[str]) -> None:
+    """Put the last set's statements into `folder` with this signature; those of the artifacts in `but` are new."""
+    for file in last.glob(STATEMENT.format("*")):
+        if file.stem not in but:
+            _put(
+                folder / STATEMENT.format(file.stem), _envelope(provenance.unseal(file.read_bytes()).payload, signer)
+            )
+
+
+def _bills(session: Session, artifacts: Sequence[Artifact], others: Sequence[Artifact]) -> dict[str, str]:
     """Artifact to CycloneDX document: of every OS image, and of the ISO, whose root is the installer image's."""
-    systems = {each.name: each for each in artifacts if each.kind in OS_KINDS}
+    systems = {each.name: each for each in [*others, *artifacts] if each.kind in OS_KINDS}
     installer = next((each for each in systems.values() if each.kind == "installer-image"), None)
     records = session.results.records
     # Provider images mostly hold the same packages: the document is then made once.

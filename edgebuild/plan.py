@@ -7,6 +7,8 @@ from typing import Any, Literal
 from edgebuild.model import Environment
 
 Kind = Literal["base-image", "provider-image", "installer-image", "boot-tree", "iso"]
+ALL_KINDS: tuple[Kind, ...] = ("provider-image", "installer-image", "boot-tree", "iso")
+ISO_KINDS: tuple[Kind, ...] = ("installer-image", "boot-tree", "iso")
 
 # A rough estimate of what a build needs on the engine's disk, in bytes. A Kairos base is about 4 GB, and stands there
 # several times: pulled, customized, as squashfs and in the ISO. The bootstrapped Debian has 0.8 GB.

@@ -35,7 +35,8 @@ class Artifact:
     """One entry of artifacts.json: a file has a `path` (relative to the root), an image a `reference`.
 
     `registry_digest` is an image's digest in the registry, once it was pushed. `contents` are an ISO's parts,
-    each with `name`, `offset`, `length` and `sha256`; `asked` is what it should be (structure.Expected).
+    each with `name`, `offset`, `length` and `sha256`; `asked` is what it should be (structure.Expected). `key` is the
+    hash of all that it was made from (keys.py).
     """
 
     name: str
@@ -48,6 +49,7 @@ class Artifact:
     registry_digest: str | None = None
     contents: Sequence[Mapping[str, Any]] | None = None
     asked: Mapping[str, Any] | None = None
+    key: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if value is not None}

@@ -21,15 +21,24 @@ def publish(
     drop: Sequence[str] = (),
     signer: Signer | None = None,
     look: Callable[[Path], None] = lambda _: None,
+    named: Sequence[Artifact] = (),
 ) -> None:
-    """Complete, seal and show the set in `staging`; `look` may refuse it before it is shown."""
+    """Complete, seal and show the set in `staging`; `look` may refuse it before it is shown.
+
+    `artifacts` are new; they and those in `named` get their names in the engine.
+    """
 
     def finish(folder: Path) -> None:
         seal(session, folder, artifacts, signer)
         look(folder)
 
     session.results.publish(
-        staging, session.plan.names, artifacts, drop=drop, finish=finish, follow=lambda: tag_images(artifacts)
+        staging,
+        session.plan.names,
+        artifacts,
+        drop=drop,
+        finish=finish,
+        follow=lambda: tag_images([*artifacts, *named]),
     )
 
 

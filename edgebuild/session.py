@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgebuild import cloudconfig, grub, render, report, secrets
 from edgebuild.commit import dated
-from edgebuild.config import load_environment
+from edgebuild.config import environment_names, load_environment
 from edgebuild.errors import InputError
 from edgebuild.host import Consent
 from edgebuild.inputs import Inputs, find_inputs
@@ -58,6 +58,12 @@ def open_session(root: Path, name: str, settings: Sequence[str]) -> Session:
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
     plan = make_plan(name, environment)
     return Session(root, environment, plan, ask=ask if terminal else None, lock=read_lock(root, name, environment))
+
+
+def open_sessions(root: Path, names: Sequence[str], settings: Sequence[str]) -> list[Session]:
+    """A session for each of these environments, or for `all`; each once, in their order."""
+    asked = [each for name in names for each in (environment_names(root) if name == "all" else [name])]
+    return [open_session(root, name, settings) for name in dict.fromkeys(asked)]
 
 
 def read_lock(root: Path, name: str, environment: Environment) -> Lock | None:

@@ -1,63 +1,19 @@
-"""The recipes that make results: each one straight line of steps, every step named as it starts."""
+"""The short recipes around a build: each one straight line of steps, every step named as it starts."""
 
 import shutil
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from edgebuild import arguments, documents, gate, making, render, report, space, sums
+from edgebuild import arguments, making, render, sums
 from edgebuild.config import check_name, load_environment
 from edgebuild.engine import ensure_engine, probe
 from edgebuild.errors import InputError, VerificationError
-from edgebuild.images import Work, bake_targets, build_images
+from edgebuild.images import bake_targets
 from edgebuild.leftovers import remove_containers
-from edgebuild.plan import Kind
-from edgebuild.results import Artifact
 from edgebuild.run import run
-from edgebuild.scan import search_set
-from edgebuild.seal import finish_switch, publish
+from edgebuild.seal import publish
 from edgebuild.session import Prepared, Session, prepare
-
-
-def build(session: Session, kinds: Sequence[Kind]) -> None:
-    """Build the targets of these kinds, and publish the results in one step."""
-    needs_secrets = "iso" in kinds or ("provider-image" in kinds and bool(session.environment.secrets.luet_auth))
-    prepared = prepare(session, with_secrets=needs_secrets)
-    targets = [target for target in session.plan.targets if target.kind in kinds]
-    signer = documents.signer_of(session)
-    started, began = time.monotonic(), time.time()
-    with session.results.lock(session.say):
-        engine = ensure_engine(session.root, session.consent)
-        remove_containers(session.results.folder, session.say)
-        finish_switch(session)
-        disks = space.disks(session, prepared.inputs, iso="iso" in kinds)
-        space.check(disks)
-        making.bootstrap(session)
-        with space.watched(disks), session.results.staging() as staging:
-            making.write_texts(prepared.texts, staging / "inputs")
-            images = [each for each in targets if each.kind != "iso"]
-            [built] = build_images([Work(session, prepared, staging, images)])
-            artifacts = built.artifacts
-            gate.check_images(session, artifacts)
-            if "iso" in kinds:
-                artifacts.append(making.build_sound_iso(session, prepared, staging, artifacts))
-            if "provider-image" in kinds:
-                profile_text = render.render_profile(session.environment)
-                (staging / "cluster-profile.yaml").write_text(profile_text, encoding="utf-8")
-            made = documents.Run(engine, began, time.time(), built.upstream)
-            documents.write(session, staging, artifacts, made, signer)
-            drop = ("*.iso", "*.iso.sha256") if "iso" in kinds else ()
-            searched: list[str] = []
-            publish(
-                session,
-                staging,
-                artifacts,
-                drop=drop,
-                signer=signer,
-                look=lambda folder: searched.append(search_set(session, prepared, folder, artifacts)),
-            )
-    _report(session, kinds, artifacts, searched[0], time.monotonic() - started)
 
 
 def build_boot_tools(session: Session, prepared: Prepared) -> None:
@@ -75,26 +31,6 @@ def build_stages(
     with session.results.staging() as staging:
         making.write_texts(prepared.texts, staging / "inputs")
         return bake_targets(session, prepared, staging, names, fresh=fresh).digests
-
-
-def _report(
-    session: Session, kinds: Sequence[Kind], artifacts: Sequence[Artifact], searched: str, seconds: float
-) -> None:
-    """What was made, on standard output."""
-    rows = [("artifact", "size", "where")]
-    rows += [(each.name, report.size(each.size_bytes), each.path or each.reference or "") for each in artifacts]
-    sys.stdout.write("\n" + report.table(rows))
-    folder = f"build/{session.plan.environment}"
-    if "iso" in kinds:
-        sys.stdout.write(f"\nchecksum:  {session.plan.iso.path}.sha256\n")
-    if session.environment.kubernetes.payload == "none" and "provider-image" in kinds:
-        sys.stdout.write(f"note:      {report.NO_PAYLOAD}\n")
-    if searched:
-        sys.stdout.write(f"secrets:   {searched}\n")
-    sys.stdout.write(f"artifacts: {folder}/artifacts.json\n")
-    if "provider-image" in kinds:
-        sys.stdout.write(f"profile:   {folder}/cluster-profile.yaml\n\n{render.render_profile(session.environment)}")
-    session.say(f"done in {seconds:.1f} s")
 
 
 def _shown(session: Session, path: Path) -> str:

@@ -1,0 +1,282 @@
+"""Build environments: what is not there yet is built, checked and shown; each environment in one step."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgebuild import documents, forecast, gate, making, render, report, shards, space
+from edgebuild.assess import Assessment, Verdict, assess, file_flaw, iso_key, note_files, open_contents, remember
+from edgebuild.engine import Engine, ensure_engine
+from edgebuild.errors import BuildError, EdgebuildError
+from edgebuild.images import Built, Work, build_images
+from edgebuild.leftovers import remove_containers
+from edgebuild.plan import Kind, Target
+from edgebuild.results import Artifact
+from edgebuild.scan import search_set
+from edgebuild.seal import finish_switch, publish
+from edgebuild.session import Prepared, Session, prepare
+from edgebuild.signing import Signer
+
+TIMES = ("times", "stages")  # the record of how long stages took
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build. `only` is one target's name; `shard` is a part of all, such as 1/3."""
+
+    again: bool = False
+    only: str = ""
+    fail_fast: bool = False
+    shard: str = ""
+
+
+@dataclass
+class Build:
+    """One environment in a build of several: first what is asked for, then what came of it."""
+
+    session: Session
+    kinds: Sequence[Kind]
+    prepared: Prepared
+    targets: Sequence[Target]
+    signer: Signer | None
+    assessment: Assessment = field(default_factory=lambda: Assessment(()))
+    artifacts: list[Artifact] = field(default_factory=list)
+    failed: dict[str, EdgebuildError] = field(default_factory=dict)
+    searched: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.session.plan.environment
+
+    @property
+    def iso(self) -> Verdict | None:
+        return next((each for each in self.assessment.verdicts if each.target.kind == "iso"), None)
+
+
+def build(sessions: Sequence[Session], kinds: Sequence[Kind], options: Options | None = None) -> None:
+    """Build what is not there yet of these environments' targets, and publish each environment in one step.
+
+    What fails does not stop the others, but for `fail_fast`. Raises its error, or one that names all.
+    """
+    options, started = options or Options(), time.monotonic()
+    shares = shards.share([session.plan for session in sessions], kinds, options.shard)
+    if options.only:
+        shares = [tuple(target for target in own if target.name == options.only) for own in shares]
+    builds = [_open(session, kinds, own) for session, own in zip(sessions, shares, strict=True) if own]
+    if not builds:
+        sessions[0].say(f"shard {options.shard} has nothing to build: there are fewer targets than shards")
+    with contextlib.ExitStack() as locks:
+        for each in sorted(builds, key=lambda each: each.name):
+            locks.enter_context(each.session.results.lock(each.session.say))
+        for each in builds:
+            each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
+        if waiting := [each for each in builds if _is_unfinished(each)]:
+            _make(waiting, options)
+        elif builds:
+            sessions[0].say("nothing has changed: all of it is there, and whole")
+    for each in builds:
+        if not each.failed or each.artifacts:
+            _report(each, alone=len(builds) == 1)
+    if len(builds) > 1:
+        sys.stdout.write("\n" + _table(builds))
+    _raise_failures(builds)
+    sessions[0].say(f"done in {time.monotonic() - started:.1f} s")
+
+
+def _open(session: Session, kinds: Sequence[Kind], targets: Sequence[Target]) -> Build:
+    """Everything that can be wrong before anything is done."""
+    has = {target.kind for target in targets}
+    needs_secrets = "iso" in has or ("provider-image" in has and bool(session.environment.secrets.luet_auth))
+    prepared = prepare(session, with_secrets=needs_secrets)
+    return Build(session, [kind for kind in kinds if kind in has], prepared, targets, documents.signer_of(session))
+
+
+def _is_unfinished(build: Build) -> bool:
+    """Whether anything is to be done: to build, to name, to write down, to sign."""
+    results = build.session.results
+    if build.assessment.to_build or build.assessment.unnamed or results.unfinished.exists():
+        return True
+    texts = {f"inputs/{name}": text for name, text in build.prepared.texts.items()}
+    if "provider-image" in build.kinds:
+        texts["cluster-profile.yaml"] = render.render_profile(build.session.environment)
+    for name, text in texts.items():
+        file = results.current / name
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            return True
+    return build.signer is not None and not documents.is_signed_by(results.current, build.signer)
+
+
+def _make(builds: Sequence[Build], options: Options) -> None:
+    """Build the images of all environments, then finish each environment on its own."""
+    began, alone = time.time(), len(builds) == 1
+    engine = ensure_engine(builds[0].session.root, builds[0].session.consent)
+    for each in builds:
+        remove_containers(each.session.results.folder, each.session.say)
+        finish_switch(each.session)
+    disks = [
+        disk for each in builds for disk in space.disks(each.session, each.prepared.inputs, iso=_makes_iso(each))
+    ]
+    disks = space.by_device(disks)
+    space.check(disks)
+    for each in builds:
+        making.bootstrap(each.session)
+        # Of the base that is there now, and with an engine that answers.
+        each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
+        for line in report.decisions(each.assessment.reasons, expected(each.session, each.assessment)):
+            each.session.say(line if alone else f"{each.name}: {line}")
+    with space.watched(disks), contextlib.ExitStack() as stagings:
+        works = [_work(each, stagings.enter_context(each.session.results.staging())) for each in builds]
+        for each, work, built in zip(builds, works, build_images(works), strict=True):
+            try:
+                _finish(each, work, built, engine, began)
+            except EdgebuildError as error:
+                if options.fail_fast or alone:
+                    raise
+                each.failed[each.name] = error
+
+
+def _makes_iso(build: Build) -> bool:
+    return build.iso is not None and bool(build.iso.reasons)
+
+
+def _work(build: Build, staging: Path) -> Work:
+    making.write_texts(build.prepared.texts, staging / "inputs")
+    images = [each.target for each in build.assessment.to_build if each.target.kind != "iso"]
+    return Work(build.session, build.prepared, staging, images)
+
+
+def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float) -> None:
+    """Check what was built, put the ISO together, describe it all, and show the set."""
+    session, staging = build.session, work.staging
+    build.failed |= built.failed
+    keys = {each.target.name: each.key for each in build.assessment.verdicts}
+    made = [replace(each, key=keys[each.name]) for each in built.artifacts]
+    standing = [each for each in build.assessment.cached if each.kind != "iso"]
+    _note_times(session, built)
+    gate.check_images(session, made)
+    iso = _iso(build, staging, made, standing)
+    if build.failed and not made and not iso:
+        return
+    made += [iso] if iso else []
+    if "provider-image" in build.kinds:
+        text = render.render_profile(session.environment)
+        (staging / "cluster-profile.yaml").write_text(text, encoding="utf-8")
+    upstream = {**build.assessment.images, **built.upstream}
+    run = documents.Run(engine, began, time.time(), upstream)
+    documents.write(session, staging, made, run, build.signer, others=standing)
+    if build.signer:
+        documents.sign_again(session.results.current, staging, build.signer, but=[each.name for each in made])
+
+    def look(folder: Path) -> None:
+        build.searched = search_set(session, build.prepared, folder, [*made, *standing])
+
+    drop = ("*.iso", "*.iso.sha256") if iso else ()
+    publish(session, staging, made, drop=drop, signer=build.signer, look=look, named=standing)
+    remember(session, build.assessment, made)
+    note_files(session, [*made, *build.assessment.cached])
+    build.artifacts = made
+
+
+def _iso(build: Build, staging: Path, made: list[Artifact], standing: list[Artifact]) -> Artifact | None:
+    """The ISO, where it must be made. A boot tree that had to be made anew replaces the damaged one in `made`."""
+    verdict, session = build.iso, build.session
+    if verdict is None or not verdict.reasons:
+        return None
+    boot_tree = next((each for each in [*made, *standing] if each.kind == "boot-tree"), None)
+    if boot_tree is None:
+        build.failed[verdict.target.name] = BuildError("the ISO was not made: its boot tree was not built")
+        return None
+    key = _iso_key(build, boot_tree)
+    known = verdict.known
+    if known and known.key == key and not verdict.key and not file_flaw(session, known, open_contents(session)):
+        session.say("the boot tree came out as it was, and so the ISO stands")
+        return None
+    artifacts = [*made, *(each for each in standing if each not in made)]
+    iso = making.build_sound_iso(session, build.prepared, staging, artifacts)
+    found = next(each for each in artifacts if each.kind == "boot-tree")
+    if found is not boot_tree:
+        for each in (made, standing):
+            each[:] = [other for other in each if other is not boot_tree]
+        made.append(replace(found, key=boot_tree.key))
+        key = _iso_key(build, found)
+    return replace(iso, key=key)
+
+
+def _iso_key(build: Build, boot_tree: Artifact) -> str:
+    key, document = iso_key(build.session, build.prepared, boot_tree.digest, open_contents(build.session))
+    build.assessment.documents[key] = document
+    return key
+
+
+def _note_times(session: Session, built: Built) -> None:
+    if built.stage_seconds:
+        before = (session.results.records.get(*TIMES) or {}).get("seconds", {})
+        session.results.records.add(*TIMES, seconds={**before, **built.stage_seconds})
+
+
+def expected(session: Session, assessment: Assessment) -> forecast.Forecast:
+    """How long the build will take and what it will write, by earlier runs of the environment."""
+    last = {each.name: each for each in session.results.readable_artifacts()}
+    seconds = (session.results.records.get(*TIMES) or {}).get("seconds", {})
+    targets = [each.target for each in assessment.to_build]
+    return forecast.forecast(targets, assessment.changed, last, seconds)
+
+
+def _report(build: Build, *, alone: bool) -> None:
+    """What there is now, on standard output."""
+    session = build.session
+    asked = {target.name for target in build.targets}
+    there = [each for each in session.results.readable_artifacts() if each.name in asked - build.failed.keys()]
+    made = {each.name for each in build.artifacts}
+    rows = [("artifact", "size", "", "where")]
+    rows += [
+        (
+            each.name,
+            report.size(each.size_bytes),
+            "built" if each.name in made else "cached",
+            each.path or str(each.reference),
+        )
+        for each in there
+    ]
+    folder = f"build/{build.name}"
+    sys.stdout.write("\n" + report.table(rows))
+    if build.iso:
+        sys.stdout.write(f"\nchecksum:  {session.plan.iso.path}.sha256\n")
+    if session.environment.kubernetes.payload == "none" and "provider-image" in build.kinds:
+        sys.stdout.write(f"note:      {report.NO_PAYLOAD}\n")
+    if build.searched:
+        sys.stdout.write(f"secrets:   {build.searched}\n")
+    sys.stdout.write(f"artifacts: {folder}/artifacts.json\n")
+    if "provider-image" in build.kinds:
+        sys.stdout.write(f"profile:   {folder}/cluster-profile.yaml\n")
+        if alone:
+            sys.stdout.write(f"\n{render.render_profile(session.environment)}")
+
+
+def _table(builds: Sequence[Build]) -> str:
+    """A line for each environment."""
+    rows = [("environment", "built", "cached", "failed", "results")]
+    for each in builds:
+        cached = len(each.targets) - len(each.artifacts) - len(each.failed)
+        rows.append(
+            (each.name, str(len(each.artifacts)), str(max(cached, 0)), str(len(each.failed)), f"build/{each.name}")
+        )
+    return report.table(rows)
+
+
+def _raise_failures(builds: Sequence[Build]) -> None:
+    """Raise the one error there is, or one that names all; return when there is none."""
+    failed = [(each, name, error) for each in builds for name, error in each.failed.items()]
+    if not failed:
+        return
+    if len({id(error) for _, _, error in failed}) == 1:
+        raise failed[0][2]
+    built = sum(len(each.artifacts) for each in builds)
+    lines = [f"{each.name}: {name}: {error.message}" for each, name, error in failed]
+    raise BuildError(
+        f"{len(failed)} not built, {built} built:\n  " + "\n  ".join(lines),
+        hint="mend what is named and build again: only what failed is built",
+    )
