@@ -74,7 +74,7 @@ def build(sessions: Sequence[Session], kinds: Sequence[Kind], options: Options |
         for each in builds:
             each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
         if waiting := [each for each in builds if _is_unfinished(each)]:
-            _make(waiting, options)
+            _make(waiting, options, alone=len(builds) == 1)
         elif builds:
             sessions[0].say("nothing has changed: all of it is there, and whole")
     for each in builds:
@@ -109,9 +109,9 @@ def _is_unfinished(build: Build) -> bool:
     return build.signer is not None and not documents.is_signed_by(results.current, build.signer)
 
 
-def _make(builds: Sequence[Build], options: Options) -> None:
+def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
     """Build the images of all environments, then finish each environment on its own."""
-    began, alone = time.time(), len(builds) == 1
+    began = time.time()
     engine = ensure_engine(builds[0].session.root, builds[0].session.consent)
     for each in builds:
         remove_containers(each.session.results.folder, each.session.say)

@@ -38,7 +38,7 @@ class Built:
 
 def build_images(works: Sequence[Work], *, fresh: tuple[str, ...] = ()) -> list[Built]:
     """Build the targets of each Work; `fresh` stages are built whatever is cached. Raises for what fails."""
-    return [_build(work, fresh) for work in works]
+    return [_build(work, fresh) if work.targets else Built([], {}) for work in works]
 
 
 def _build(work: Work, fresh: tuple[str, ...]) -> Built:
