@@ -4,22 +4,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgebuild.contents import Contents
 from edgebuild.errors import EdgebuildError
-from edgebuild.inputs import Inputs
+from edgebuild.forecast import Forecast, forecast
 from edgebuild.keyed import Keyed
-from edgebuild.keys import Document, SiteFiles, Sources, image_document, iso_document, key_of, lines, stage_documents
+from edgebuild.keys import Document, image_document, key_of, stage_documents
+from edgebuild.materials import gather, iso_key, open_contents, settings
 from edgebuild.plan import Target
 from edgebuild.reasons import changes, difference
 from edgebuild.results import Artifact
 from edgebuild.run import run
 from edgebuild.session import Prepared, Session
 from edgebuild.stages import Stage, chain, parse_stages
-from edgebuild.upstream import current_digests
 
 KEYS = "keys"  # the kind of the records that hold documents
+TIMES = ("times", "stages")  # the record of how long stages took
 NEVER = "never built here"
 
 
@@ -70,14 +70,14 @@ def assess(
     stages = parse_stages(prepared.texts["Dockerfile"])
     images = [target for target in targets if target.kind != "iso"]
     names = chain(stages, *(target.name for target in images))
-    sources = _sources(session, prepared, [stages[name] for name in names], contents, keyed)
+    sources = gather(session, prepared, [stages[name] for name in names], contents, keyed)
     stage_docs = stage_documents(stages, names, sources)
     stage_keys = {name: key_of(document) for name, document in stage_docs.items()}
     documents = {stage_keys[name]: document for name, document in stage_docs.items()}
-    settings = _settings(prepared)
+    asked_of = settings(prepared)
     asked: dict[str, str] = {}
     for target in images:
-        document = image_document(target.name, stage_keys[target.name], settings[target.name])
+        document = image_document(target.name, stage_keys[target.name], asked_of[target.name])
         asked[target.name] = key_of(document)
         documents[asked[target.name]] = document
     last = {each.name: each for each in session.results.readable_artifacts()}
@@ -99,61 +99,6 @@ def assess(
         changed=tuple(_changed(look, stages, stage_keys, verdicts)),
         unnamed=tuple(each for each in cached if there is not None and each.reference not in there[each.digest]),
     )
-
-
-def open_contents(session: Session) -> Contents:
-    return Contents(session.root, session.root / "build/.cache/contents.json")
-
-
-def _sources(
-    session: Session, prepared: Prepared, stages: Sequence[Stage], contents: Contents, keyed: Keyed
-) -> Sources:
-    patterns = {pattern for stage in stages for pattern in stage.files}
-    references = {image for stage in stages for image in stage.images}
-    asked = {name for stage in stages for name in stage.secrets}
-    values = prepared.secret_values
-    return Sources(
-        files={pattern: contents.entries(pattern) for pattern in patterns},
-        images=current_digests(references, session.results.records, session.say),
-        secrets={name: keyed.digest(values[name].encode()) for name in asked if name in values},
-    )
-
-
-def _settings(prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """Target to what the bake file asks for beside its stage. The proxy is no part of an image."""
-    targets = json.loads(prepared.texts["docker-bake.json"])["target"]
-    shared = targets["_pipeline"]
-    common = {"platform": shared["platforms"][0], "date": shared["args"]["SOURCE_DATE_EPOCH"]}
-    return {
-        name: {**common, "name": target["tags"][0], **{f"label {key}": text for key, text in labels.items()}}
-        for name, target in targets.items()
-        if (labels := target.get("labels", {})) is not None and "tags" in target
-    }
-
-
-def iso_key(session: Session, prepared: Prepared, boot_tree: str, contents: Contents) -> tuple[str, Document]:
-    """Key and document of the ISO from a boot tree (its digest); needs the secrets."""
-    environment, inputs = session.environment, prepared.inputs
-    keyed = Keyed(session.root).digest
-    settings = {"name": environment.iso.name, "arch": environment.os.arch, "date": environment.iso.epoch}
-    document = iso_document(
-        boot_tree,
-        settings,
-        SiteFiles(
-            user_data=lines(prepared.user_data, keyed),
-            menu=prepared.texts["grub.cfg"].splitlines(),
-            files=_site_files(inputs, contents),
-        ),
-    )
-    return key_of(document), document
-
-
-def _site_files(inputs: Inputs, contents: Contents) -> dict[str, str]:
-    found = contents.entries("overlay/files-iso")
-    for path in (*inputs.content, inputs.cluster_definition):
-        if path:
-            found[path] = contents.digest(contents.root / path)
-    return found
 
 
 def engine_images(digests: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
@@ -246,6 +191,14 @@ def _changed(
     records = look.session.results.records
     wanted = chain(stages, *(each.target.name for each in verdicts if each.reasons and each.target.kind != "iso"))
     return [name for name in wanted if look.again or not records.get(KEYS, keys[name])]
+
+
+def expected(session: Session, assessment: Assessment) -> Forecast:
+    """How long the build will take and what it will write, by earlier runs of the environment."""
+    last = {each.name: each for each in session.results.readable_artifacts()}
+    seconds = (session.results.records.get(*TIMES) or {}).get("seconds", {})
+    targets = [each.target for each in assessment.to_build]
+    return forecast(targets, assessment.changed, last, seconds)
 
 
 def remember(session: Session, assessment: Assessment, artifacts: Sequence[Artifact]) -> None:

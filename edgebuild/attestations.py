@@ -7,12 +7,12 @@ cosign 2 looks.
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgebuild import provenance, signing
 from edgebuild.errors import VerificationError
 from edgebuild.oci import DIGEST, MANIFEST, Document, OtherBytes, Registry, describe, descriptors, digest_of, document
+from edgebuild.provenance import Attachments
 from edgebuild.referrers import attach, referrers, written
 from edgebuild.registry import split_reference
 from edgebuild.signing import Signer
@@ -24,14 +24,6 @@ SIGNATURE = "application/vnd.dev.cosign.artifact.sig.v1+json"
 SIGNED = "application/vnd.dev.cosign.simplesigning.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 SIGNATURE_KEY = "dev.cosignproject.cosign/signature"
-
-
-@dataclass(frozen=True)
-class Attachments:
-    """What an image gets: a CycloneDX document, and a DSSE envelope whose statement names the image's digest."""
-
-    sbom: str
-    provenance: str
 
 
 def attach_all(

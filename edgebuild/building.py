@@ -7,20 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgebuild import documents, forecast, gate, making, render, report, shards, space
-from edgebuild.assess import Assessment, Verdict, assess, file_flaw, iso_key, note_files, open_contents, remember
+from edgebuild import documents, gate, making, render, report, shards, space
+from edgebuild.assess import (
+    TIMES,
+    Assessment,
+    Verdict,
+    assess,
+    expected,
+    file_flaw,
+    note_files,
+    remember,
+)
 from edgebuild.engine import Engine, ensure_engine
 from edgebuild.errors import BuildError, EdgebuildError
 from edgebuild.images import Built, Work, build_images
 from edgebuild.leftovers import remove_containers
+from edgebuild.materials import iso_key, open_contents
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.scan import search_set
 from edgebuild.seal import finish_switch, publish
 from edgebuild.session import Prepared, Session, prepare
 from edgebuild.signing import Signer
-
-TIMES = ("times", "stages")  # the record of how long stages took
 
 
 @dataclass(frozen=True)
@@ -215,14 +223,6 @@ def _note_times(session: Session, built: Built) -> None:
     if built.stage_seconds:
         before = (session.results.records.get(*TIMES) or {}).get("seconds", {})
         session.results.records.add(*TIMES, seconds={**before, **built.stage_seconds})
-
-
-def expected(session: Session, assessment: Assessment) -> forecast.Forecast:
-    """How long the build will take and what it will write, by earlier runs of the environment."""
-    last = {each.name: each for each in session.results.readable_artifacts()}
-    seconds = (session.results.records.get(*TIMES) or {}).get("seconds", {})
-    targets = [each.target for each in assessment.to_build]
-    return forecast.forecast(targets, assessment.changed, last, seconds)
 
 
 def _report(build: Build, *, alone: bool) -> None:

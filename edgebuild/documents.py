@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild import provenance, report, sbom, signing, sums
-from edgebuild.attestations import Attachments
 from edgebuild.bootstrap import recorded_digest
 from edgebuild.engine import Engine
 from edgebuild.errors import VerificationError
 from edgebuild.gate import OS_KINDS
 from edgebuild.host import parse_os_release
 from edgebuild.inputs import find_inputs
-from edgebuild.oci import digest_of
-from edgebuild.provenance import Dependency, Invocation, Subject
+from edgebuild.provenance import Attachments, Dependency, Invocation, Subject
 from edgebuild.render import bootstrap_folder
 from edgebuild.results import ARTIFACTS, Artifact, read_artifacts
 from edgebuild.run import run
@@ -73,7 +71,7 @@ def write(
             targets=[each.name],
             dependencies=[*common, *_site_files(each)],
             invocation=invocation,
-            byproducts=[Subject(BILL.format(each.name), digest_of(bill.encode()))] if bill else [],
+            byproducts=[Subject(BILL.format(each.name), sums.digest_of(bill.encode()))] if bill else [],
         )
         _put(folder / STATEMENT.format(each.name), _envelope(payload, signer))
 
@@ -160,7 +158,7 @@ def _dependencies(session: Session, folder: Path, made: Run) -> list[Dependency]
     if session.environment.os.bootstrap and base:
         found.append(Dependency("base.tar", f"sha256:{base}"))
     dockerfile = (folder / "inputs/Dockerfile").read_text(encoding="utf-8")
-    found.append(Dependency("inputs/Dockerfile", digest_of(dockerfile.encode())))
+    found.append(Dependency("inputs/Dockerfile", sums.digest_of(dockerfile.encode())))
     return found + _files(session)
 
 
@@ -202,7 +200,7 @@ def attachments(folder: Path, name: str, reference: str, digest: str, signer: Si
     document: dict[str, Any] = json.loads(provenance.unseal(statement.read_text(encoding="utf-8")).payload)
     document["subject"] = [{"name": reference, "digest": {"sha256": digest.removeprefix("sha256:")}}]
     document["predicate"]["runDetails"]["byproducts"] = [
-        {"name": BILL.format(name), "digest": {"sha256": digest_of(text.encode()).removeprefix("sha256:")}}
+        {"name": BILL.format(name), "digest": {"sha256": sums.digest_of(text.encode()).removeprefix("sha256:")}}
     ]
     payload = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
     return Attachments(text, _envelope(payload, signer))

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from edgebuild import report, secrets, shards
-from edgebuild.assess import Assessment, assess, full_difference
-from edgebuild.building import expected
+from edgebuild.assess import Assessment, assess, expected, full_difference
 from edgebuild.errors import InputError
 from edgebuild.plan import ALL_KINDS, Target
 from edgebuild.session import Session, prepare

@@ -201,6 +201,14 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
+class Attachments:
+    """What an image gets: a CycloneDX document, and a DSSE envelope whose statement names the image's digest."""
+
+    sbom: str
+    provenance: str
+
+
+@dataclass(frozen=True)
 class Envelope:
     """An opened DSSE envelope. `signatures` are in base64, under the names of their keys; both of others' making."""
 

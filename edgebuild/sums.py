@@ -60,6 +60,11 @@ def _names(folder: Path) -> list[str]:
     return sorted(name for path in files if (name := path.relative_to(folder).as_posix()) not in OWN)
 
 
+def digest_of(data: bytes) -> str:
+    """`sha256:` and the hash in hex."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgebuild import attestations, provenance, sbom, signing
-from edgebuild.attestations import Attachments, attach_all, check_attached
+from edgebuild.attestations import attach_all, check_attached
 from edgebuild.errors import InputError, RegistryError
 from edgebuild.oci import MANIFEST, Registry, describe, digest_of
-from edgebuild.provenance import Invocation, Subject
+from edgebuild.provenance import Attachments, Invocation, Subject
 from edgebuild.referrers import attach, referrers
 from edgebuild.run import CommandFailed, run
 from edgebuild.signing import Signer, open_signer

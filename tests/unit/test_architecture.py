@@ -62,6 +62,7 @@ EFFECTS = [
     "doctor",
     "results",
     "session",
+    "materials",
     "assess",
     "space",
     "imagescan",
