@@ -102,7 +102,8 @@ def build_all_images(
     from edgebuild.plan import ALL_KINDS
 
     opened = _build(env, set, ALL_KINDS, again=again, fail_fast=fail_fast, shard=shard)
-    _push(opened if push else [], shard=shard)
+    if push:
+        _push(opened, shard=shard)
 
 
 @task(help={**BUILD, "push": "push the images afterwards"})
@@ -117,7 +118,8 @@ def build_provider_images(
 ) -> None:
     """Build the provider images of all Kubernetes versions, and the cluster profile."""
     opened = _build(env, set, ["provider-image"], again=again, fail_fast=fail_fast, shard=shard)
-    _push(opened if push else [], shard=shard)
+    if push:
+        _push(opened, shard=shard)
 
 
 def _push(opened: "list[Session]", *, verified: bool = False, shard: str = "") -> None:

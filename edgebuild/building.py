@@ -26,7 +26,7 @@ from edgebuild.materials import iso_key, open_contents
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.scan import search_set
-from edgebuild.seal import finish_switch, publish
+from edgebuild.seal import finish_switch, publish, tag_images
 from edgebuild.session import Prepared, Session, prepare
 from edgebuild.signing import Signer
 
@@ -85,6 +85,9 @@ def build(sessions: Sequence[Session], kinds: Sequence[Kind], options: Options |
             _make(waiting, options, alone=len(builds) == 1)
         elif builds:
             sessions[0].say("nothing has changed: all of it is there, and whole")
+        for each in builds:
+            if each not in waiting and each.assessment.unnamed:
+                tag_images(each.assessment.unnamed)
     for each in builds:
         if not each.failed or each.artifacts:
             _report(each, alone=len(builds) == 1)
@@ -103,9 +106,9 @@ def _open(session: Session, kinds: Sequence[Kind], targets: Sequence[Target]) ->
 
 
 def _is_unfinished(build: Build) -> bool:
-    """Whether anything is to be done: to build, to name, to write down, to sign."""
+    """Whether anything is to be done: to build, to write down, to sign."""
     results = build.session.results
-    if build.assessment.to_build or build.assessment.unnamed or results.unfinished.exists():
+    if build.assessment.to_build or results.unfinished.exists():
         return True
     texts = {f"inputs/{name}": text for name, text in build.prepared.texts.items()}
     if "provider-image" in build.kinds:

@@ -22,12 +22,12 @@ def current_digests(references: Collection[str], records: Records, say: Callable
     for reference, digest in answers.items():
         name = hashlib.sha256(reference.encode()).hexdigest()
         noted = records.get("upstream", name) or {}
-        if not digest:
-            since = "as the last build found it" if noted else "unknown"
-            say(f"note: the registry does not tell the digest of {reference}; it is taken {since}")
-        elif noted.get("digest") != digest:
+        if digest and noted.get("digest") != digest:
             records.add("upstream", name, digest=digest)
         found[reference] = digest or str(noted.get("digest", ""))
+    if silent := sorted({reference.partition("/")[0] for reference, digest in answers.items() if not digest}):
+        hosts = ", ".join(silent)
+        say(f"note: {hosts}: no answer, or no such image; its tags count as where the last build found them")
     return found
 
 
