@@ -38,7 +38,8 @@ class Assessment:
     """The verdicts on an environment's targets.
 
     `documents`: key to document of all that is asked for; `images`: upstream reference to digest; `changed`: stages
-    that will run; `unnamed`: artifacts whose image has lost its name in the engine.
+    that will run; `unnamed`: artifacts whose image has lost its name in the engine. Where no engine answers, images
+    count as there.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -46,6 +47,7 @@ class Assessment:
     images: Mapping[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     unnamed: tuple[Artifact, ...] = ()
+    engine_answers: bool = True
 
     @property
     def reasons(self) -> dict[str, tuple[str, ...]]:
@@ -97,6 +99,7 @@ def assess(
         documents,
         sources.images,
         changed=tuple(_changed(look, stages, stage_keys, verdicts)),
+        engine_answers=there is not None,
         unnamed=tuple(each for each in cached if there is not None and each.reference not in there[each.digest]),
     )
 

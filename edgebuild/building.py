@@ -18,6 +18,7 @@ from edgebuild.assess import (
     note_files,
     remember,
 )
+from edgebuild.bootstrap import recorded_digest
 from edgebuild.engine import Engine, ensure_engine
 from edgebuild.errors import BuildError, EdgebuildError
 from edgebuild.images import Built, Work, build_images
@@ -50,6 +51,7 @@ class Build:
     prepared: Prepared
     targets: Sequence[Target]
     signer: Signer | None
+    options: Options
     assessment: Assessment = field(default_factory=lambda: Assessment(()))
     artifacts: list[Artifact] = field(default_factory=list)
     failed: dict[str, EdgebuildError] = field(default_factory=dict)
@@ -73,7 +75,7 @@ def build(sessions: Sequence[Session], kinds: Sequence[Kind], options: Options |
     shares = shards.share([session.plan for session in sessions], kinds, options.shard)
     if options.only:
         shares = [tuple(target for target in own if target.name == options.only) for own in shares]
-    builds = [_open(session, kinds, own) for session, own in zip(sessions, shares, strict=True) if own]
+    builds = [_open(session, kinds, own, options) for session, own in zip(sessions, shares, strict=True) if own]
     if not builds:
         sessions[0].say(f"shard {options.shard} has nothing to build: there are fewer targets than shards")
     with contextlib.ExitStack() as locks:
@@ -97,18 +99,24 @@ def build(sessions: Sequence[Session], kinds: Sequence[Kind], options: Options |
     sessions[0].say(f"done in {time.monotonic() - started:.1f} s")
 
 
-def _open(session: Session, kinds: Sequence[Kind], targets: Sequence[Target]) -> Build:
+def _open(session: Session, kinds: Sequence[Kind], targets: Sequence[Target], options: Options) -> Build:
     """Everything that can be wrong before anything is done."""
     has = {target.kind for target in targets}
     needs_secrets = "iso" in has or ("provider-image" in has and bool(session.environment.secrets.luet_auth))
     prepared = prepare(session, with_secrets=needs_secrets)
-    return Build(session, [kind for kind in kinds if kind in has], prepared, targets, documents.signer_of(session))
+    return Build(
+        session, [kind for kind in kinds if kind in has], prepared, targets, documents.signer_of(session), options
+    )
 
 
 def _is_unfinished(build: Build) -> bool:
     """Whether anything is to be done: to build, to write down, to sign."""
     results = build.session.results
-    if build.assessment.to_build or results.unfinished.exists():
+    if build.assessment.to_build or results.unfinished.exists() or not build.assessment.engine_answers:
+        return True
+    if build.session.environment.os.bootstrap and not recorded_digest(
+        build.session.root / render.bootstrap_folder(build.session.environment)
+    ):
         return True
     texts = {f"inputs/{name}": text for name, text in build.prepared.texts.items()}
     if "provider-image" in build.kinds:
@@ -201,8 +209,14 @@ def _iso(build: Build, staging: Path, made: list[Artifact], standing: list[Artif
         build.failed[verdict.target.name] = BuildError("the ISO was not made: its boot tree was not built")
         return None
     key = _iso_key(build, boot_tree)
-    known = verdict.known
-    if known and known.key == key and not verdict.key and not file_flaw(session, known, open_contents(session)):
+    known, again = verdict.known, build.options.again
+    if (
+        known
+        and known.key == key
+        and not verdict.key
+        and not again
+        and not file_flaw(session, known, open_contents(session))
+    ):
         session.say("the boot tree came out as it was, and so the ISO stands")
         return None
     artifacts = [*made, *(each for each in standing if each not in made)]
@@ -214,6 +228,13 @@ def _iso(build: Build, staging: Path, made: list[Artifact], standing: list[Artif
         made.append(replace(found, key=boot_tree.key))
         key = _iso_key(build, found)
     return replace(iso, key=key)
+
+
+def _stands(build: Build, known: Artifact | None, key: str) -> bool:
+    """Whether the last ISO is the one that would be made: the boot tree was built, and came out as it was."""
+    if known is None or known.key != key or build.options.again:
+        return False
+    return not file_flaw(build.session, known, open_contents(build.session))
 
 
 def _iso_key(build: Build, boot_tree: Artifact) -> str:

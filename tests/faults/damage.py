@@ -10,7 +10,7 @@ from edgebuild.config import load_environment
 from edgebuild.render import bootstrap_folder
 from edgebuild.run import run
 from tests.conftest import Workspace
-from tests.faults.suite import BUILD, ENVIRONMENT, Suite, call, refused, results_of
+from tests.faults.suite import AGAIN, BUILD, ENVIRONMENT, Suite, call, refused, results_of
 
 LIBRARY = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
@@ -96,7 +96,7 @@ def clock(suite: Suite, workspace: Workspace, folder: Path) -> None:
     def provoke(first: str, then: str, env: dict[str, str]) -> str:
         time_file.write_text(first + "\n")
         jump = {"building ": lambda _: time_file.write_text(then + "\n")}
-        result = call(workspace, *BUILD, env=env, when=jump)
+        result = call(workspace, *AGAIN, env=env, when=jump)
         assert result.returncode == 0, result.stderr
         entries = json.loads((results_of(workspace).current / "artifacts.json").read_text())
         assert all(0 <= entry["seconds"] < 600 for entry in entries), entries

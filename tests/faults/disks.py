@@ -9,7 +9,7 @@ from edgebuild.run import run
 from tests.conftest import Workspace
 from tests.faults.kills import change
 from tests.faults.machine import empty, fill, small_disk
-from tests.faults.suite import BUILD, Suite, call, prepare, refused, results_of
+from tests.faults.suite import AGAIN, BUILD, Suite, call, prepare, refused, results_of
 
 FULL = ("runs full", "disk is full", "No space left on device")
 
@@ -43,7 +43,7 @@ def results_disk(suite: Suite, folder: Path) -> None:
 
         def before() -> str:
             fill(disk, leave=50 * 2**20)
-            result = call(workspace, *BUILD)
+            result = call(workspace, *AGAIN)
             empty(disk)
             return refused(result, 1, "are free, and this build may need")
 

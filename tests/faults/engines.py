@@ -9,7 +9,7 @@ from tests.conftest import Workspace
 from tests.faults.damage import halve
 from tests.faults.disks import FULL, as_soon_as
 from tests.faults.machine import Engine, empty, fill, own_engine
-from tests.faults.suite import BUILD, ENVIRONMENT, Suite, call, refused, results_of
+from tests.faults.suite import AGAIN, BUILD, ENVIRONMENT, Suite, call, refused, results_of
 
 LONG = "\nRUN echo the-step-runs && sleep 300\n"
 TREE = "boot-tree/rootfs.squashfs"
@@ -87,7 +87,7 @@ def rotten(workspace: Workspace, engine: Engine) -> str:
     layers = json.loads(run(["docker", "image", "inspect", tree], env=engine.env).stdout)[0]["GraphDriver"]["Data"]
     folders = [Path(path) for path in (layers["UpperDir"], *layers["LowerDir"].split(":"))]
     halve(next(path for folder in folders if (path := folder / TREE).exists()))
-    result = call(workspace, *BUILD, env=engine.env)
+    result = call(workspace, *AGAIN, env=engine.env)
     assert result.returncode == 0, result.stderr
     assert "the boot tree in the engine is damaged" in result.stderr, result.stderr
     return "said, and made anew in the same run"

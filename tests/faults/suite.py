@@ -17,6 +17,7 @@ from tests.conftest import Workspace, copy_repository
 
 ENVIRONMENT = f"faults-{os.getpid()}"  # the engine's tags are everybody's; these are ours
 BUILD = ("build-all-images", "--env", ENVIRONMENT)
+AGAIN = (*BUILD, "--again")  # also what is unchanged: a run that really does it all
 ORPHAN_SECONDS = 20
 WIDTH = 90  # of an outcome in the table
 

@@ -203,7 +203,7 @@ def interrupt_when(workspace: Workspace, arguments: list[str], sign: str, number
     ("arguments", "sign"),
     [
         (["build-all-images", "--env", "demo", "--set", "os.packages=[hello]"], "building"),
-        (["build-all-images", "--env", "demo"], "putting together"),
+        (["build-all-images", "--env", "demo", "--again"], "putting together"),
         (["boot", "--env", "demo", "--firmware", "bios", "--again"], "booting by"),
     ],
 )

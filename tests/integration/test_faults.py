@@ -11,7 +11,7 @@ from tests.conftest import Workspace
 from tests.faults.damage import cached_base, result_set
 from tests.faults.disks import results_disk
 from tests.faults.kills import change
-from tests.faults.suite import BUILD, ENVIRONMENT, Suite, call, prepare, results_of
+from tests.faults.suite import AGAIN, BUILD, ENVIRONMENT, Suite, call, prepare, results_of
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_container_that_outlived_its_run(faulty: Workspace, suite: Suite) -> N
         run(left)
         return "left running"
 
-    suite.case("a container of a killed run", provoke, faulty)
+    suite.case("a container of a killed run", provoke, faulty, plain=AGAIN)
     assert run(["docker", "ps", "--all", "--quiet", "--filter", f"name={ENVIRONMENT}-left"]).stdout == ""
 
 

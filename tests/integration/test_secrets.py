@@ -89,7 +89,7 @@ def test_a_clean_build_says_where_the_token_stands(leaky: Workspace) -> None:
     iso = leaky.result("leaky", "palette-edge-installer.iso")
     assert TOKEN in iso_text(iso, "edgebuild/boot-tree:leaky", "/files-iso/config.yaml")
     assert iso.stat().st_mode & 0o077 == 0
-    again = leaky.call("build-all-images", "--env", "leaky", env=ENVIRONMENT)
+    again = leaky.call("build-all-images", "--env", "leaky", "--again", env=ENVIRONMENT)
     assert "looking for secrets" not in again.stderr  # nothing is new
     assert line.rpartition(", ")[0] in again.stdout  # and one more log
     other = leaky.call(*BUILD_PROVIDER, env={**ENVIRONMENT, "EDGE_HOST_TOKEN": "another-token"})
@@ -110,7 +110,7 @@ def test_what_other_programs_are_told(leaky: Workspace, tmp_path: Path) -> None:
     docker.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{told}/$$"\nenv > "{told}/$$.env"\nexec {real} "$@"\n')
     docker.chmod(0o755)
     path = {"PATH": f"{docker.parent}:{os.environ['PATH']}"}
-    leaky.call("build-all-images", "--env", "leaky", env={**ENVIRONMENT, **path})
+    leaky.call("build-all-images", "--env", "leaky", "--again", env={**ENVIRONMENT, **path})
     arguments = {file.stem: file.read_text() for file in told.glob("*") if file.suffix != ".env"}
     assert any("bake" in text for text in arguments.values())
     assert any("/site/user-data" in text for text in arguments.values())
