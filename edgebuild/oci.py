@@ -50,7 +50,7 @@ class Registry:
         insecure: Callable[[str], bool] = is_insecure,
     ) -> None:
         self.host, self.patience = host, patience
-        self._http = Transport(host, patience, certificates, insecure)
+        self.http = Transport(host, patience, certificates, insecure)
 
     def manifest(self, repository: str, reference: str) -> tuple[str, str, bytes]:
         """Digest, media type and bytes of what stands under a tag or digest. Raises NotThere, OtherBytes."""
@@ -58,8 +58,8 @@ class Registry:
 
         def get() -> tuple[str, str, bytes]:
             path, headers = f"{repository}/manifests/{reference}", {"Accept": ACCEPT}
-            response = self._http.send("GET", path, repository=repository, headers=headers)
-            data = self._http.read(response)
+            response = self.http.send("GET", path, repository=repository, headers=headers)
+            data = self.http.read(response)
             digest = digest_of(data)
             named = (
                 reference if DIGEST.fullmatch(reference) else response.headers.get("Docker-Content-Digest", digest)
@@ -75,7 +75,7 @@ class Registry:
 
         def head() -> bool:
             path, headers = f"{repository}/manifests/{reference}", {"Accept": ACCEPT}
-            with self._http.send(
+            with self.http.send(
                 "HEAD", path, repository=repository, expected=(200, 404), headers=headers
             ) as response:
                 return bool(response.status_code == 200)
@@ -88,21 +88,24 @@ class Registry:
         while following:
 
             def get(path: str = following) -> tuple[bytes, str]:
-                response = self._http.send("GET", path, repository=repository)
-                return self._http.read(response), response.links.get("next", {}).get("url", "")
+                response = self.http.send("GET", path, repository=repository)
+                return self.http.read(response), response.links.get("next", {}).get("url", "")
 
             data, following = self.patience.again(get)
-            if following and urlsplit(urljoin(self._http.base, following)).netloc != urlsplit(self._http.base).netloc:
+            if following and urlsplit(urljoin(self.http.base, following)).netloc != urlsplit(self.http.base).netloc:
                 raise RegistryError(f"{self.host}/{repository}: the list at {path} leads to another host")
             yield document(f"{self.host}/{repository}: {path}", data)
 
-    def blob(self, repository: str, digest: str, *, size: int | None = None) -> Iterator[bytes]:
-        """The blob in pieces, continued where a connection was cut. At its end raises OtherBytes if it is another."""
-        hasher, done, number = hashlib.sha256(), 0, 1
+    def blob(self, repository: str, digest: str, *, size: int | None = None, start: int = 0) -> Iterator[bytes]:
+        """The blob in pieces, continued where a connection was cut. At its end raises OtherBytes if it is another.
+
+        From a `start` on, only the length is checked: who has the bytes before it must check the whole.
+        """
+        hasher, done, number = hashlib.sha256(), start, 1
         while True:
             headers = {"Range": f"bytes={done}-"} if done else {}
             try:
-                with self._http.send(
+                with self.http.send(
                     "GET",
                     f"{repository}/blobs/{digest}",
                     repository=repository,
@@ -110,7 +113,7 @@ class Registry:
                     headers=headers,
                 ) as response:
                     known = done if response.status_code == 200 else 0  # a registry without ranges begins anew
-                    for whole in self._http.pieces(response):
+                    for whole in self.http.pieces(response):
                         piece, known = whole[known:], max(known - len(whole), 0)
                         hasher.update(piece)
                         done += len(piece)
@@ -123,7 +126,7 @@ class Registry:
                 number += 1
         if size is not None and done != size:
             raise OtherBytes(f"{self.host}/{repository}@{digest}: {done} of its {size} bytes")
-        if f"sha256:{hasher.hexdigest()}" != digest:
+        if not start and f"sha256:{hasher.hexdigest()}" != digest:
             raise OtherBytes(f"{self.host}/{repository}@{digest}: the registry serves other bytes")
 
     def put_blob(self, repository: str, data: bytes) -> str:
@@ -131,12 +134,12 @@ class Registry:
         digest = digest_of(data)
 
         def put() -> None:
-            ask = functools.partial(self._http.send, repository=repository, actions="pull,push")
+            ask = functools.partial(self.http.send, repository=repository, actions="pull,push")
             with ask("HEAD", f"{repository}/blobs/{digest}", expected=(200, 404)) as found:
                 if found.status_code == 200:
                     return
             with ask("POST", f"{repository}/blobs/uploads/", expected=(202,)) as begun:
-                place = urljoin(self._http.base, begun.headers.get("Location", ""))
+                place = urljoin(self.http.base, begun.headers.get("Location", ""))
             target = f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}"
             kind = {"Content-Type": "application/octet-stream"}
             ask("PUT", target, expected=(201,), headers=kind, body=data).close()
@@ -153,7 +156,7 @@ class Registry:
         digest = digest_of(data)
 
         def put() -> bool:
-            with self._http.send(
+            with self.http.send(
                 "PUT",
                 f"{repository}/manifests/{reference}",
                 repository=repository,

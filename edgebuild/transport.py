@@ -29,7 +29,7 @@ SAID_BYTES = 64 << 10  # of an error's body
 SLOWEST = 1000  # bytes a second: below it a registry stalls, however busy it looks
 CLIENT = "edgebuild"
 BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-Body = bytes | Mapping[str, str] | None
+Body = bytes | Mapping[str, str] | Iterable[bytes] | None
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Transport:
         expected: Iterable[int] = (200,),
         actions: str = "pull",
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | Iterable[bytes] | None = None,
     ) -> requests.Response:
         """One request below /v2/; the answer's body is still to be read, and closed.
 

@@ -251,9 +251,9 @@ def test_a_registry_without_ranges(address: str, monkeypatch: pytest.MonkeyPatch
     with faulty_proxy(address) as proxy:
         proxy.faults.append(Fault("GET", "/blobs/", 200, times=1, body="cut"))
         through = Registry(proxy.address, patience=HASTY)
-        send = through._http.send
+        send = through.http.send
         without: dict[str, dict[str, str]] = {"headers": {}}
-        monkeypatch.setattr(through._http, "send", lambda *given, **named: send(*given, **{**named, **without}))
+        monkeypatch.setattr(through.http, "send", lambda *given, **named: send(*given, **{**named, **without}))
         assert b"".join(through.blob(REPOSITORY, digest_of(layer), size=len(layer))) == layer
 
 

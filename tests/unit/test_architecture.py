@@ -55,6 +55,7 @@ EFFECTS = [
     "localimages",
     "transport",
     "oci",
+    "upload",
     "upstream",
     "referrers",
     "attestations",
