@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +12,20 @@ from edgebuild import sbom
 from edgebuild.container import image_argv
 from edgebuild.errors import VerificationError
 from edgebuild.imagecheck import FACTS, INITRD, image_problems, initrd_problems, parse_facts
-from edgebuild.iso import CLUSTER_DEFINITION, CONTENT_FOLDER, LABEL, IsoRequest, IsoResult, content_parts
-from edgebuild.isofile import AREA_PADDING, Iso, Region, digest, read_iso
+from edgebuild.iso import (
+    CLUSTER_DEFINITION,
+    CONTENT_FOLDER,
+    LABEL,
+    IsoRequest,
+    IsoResult,
+    content_parts,
+    overlay_files,
+)
+from edgebuild.isofile import AREA_DIRECTORIES, AREA_PADDING, Iso, Region, digest, read_iso
 from edgebuild.results import Artifact
 from edgebuild.run import CommandFailed, run
 from edgebuild.session import Session
-from edgebuild.structure import MENU, USER_DATA, Expected, check_iso
+from edgebuild.structure import MENU, USER_DATA, Expected, check_iso, site_problems
 from edgebuild.values import OS_FAMILIES
 
 OS_KINDS = ("base-image", "provider-image", "installer-image")
@@ -92,13 +100,50 @@ def check_iso_of(session: Session, request: IsoRequest, result: IsoResult) -> di
         for name, wanted in _site_files(request).items()
         if found.get(name, "") != wanted
     ]
-    if problems:
-        raise VerificationError(
-            f"{result.path.name} is not what it should be:\n  " + "\n  ".join(problems),
-            hint="the earlier ISO is as it was",
-        )
+    _raise(result.path, problems)
     asked = {name: value for name, value in asdict(expected).items() if value}
     return {"contents": contents, "asked": asked}
+
+
+def check_respun(
+    path: Path, last: Artifact, changed: Mapping[str, tuple[int, str]], *, moved: bool
+) -> dict[str, Any]:
+    """Check an ISO that is the `last` one, byte for byte, but for what is `changed`: path to length and SHA-256.
+
+    With `moved` its directories are read again: a length is another. Returns and raises what `check_iso_of` does.
+    """
+    contents = [dict(part) for part in last.contents or ()]
+    for part in contents:
+        part["length"], part["sha256"] = changed.get(part["name"], (part["length"], part["sha256"]))
+    if moved:
+        iso = read_iso(path)
+        areas = [each for each in iso.regions if each.name == AREA_DIRECTORIES]
+        for part in contents:
+            part["sha256"] = digest(path, areas) if part["name"] == AREA_DIRECTORIES else part["sha256"]
+    else:
+        regions = [Region(part["offset"], part["length"], part["name"]) for part in contents]
+        iso = Iso(last.size_bytes, LABEL, tuple(regions), {each.name: (each,) for each in regions}, (), (), ())
+    lengths = {name: sum(each.length for each in parts) for name, parts in iso.files.items()}
+    problems = [
+        f"{part['name']}: its directory entry is damaged"
+        for part in contents
+        if part["name"].startswith("/") and lengths.get(part["name"]) != part["length"]
+    ]
+    problems += [
+        f"{name}: other content than it was made from"
+        for name, (_, wanted) in changed.items()
+        if digest(path, iso.files.get(name, ())) != wanted
+    ]
+    problems += [*iso.problems, *site_problems(path, iso, Expected(**(last.asked or {})))]
+    _raise(path, problems)
+    return {"contents": contents, "asked": dict(last.asked or {})}
+
+
+def _raise(path: Path, problems: Sequence[str]) -> None:
+    if problems:
+        raise VerificationError(
+            f"{path.name} is not what it should be:\n  " + "\n  ".join(problems), hint="the earlier ISO is as it was"
+        )
 
 
 class DamagedBootTree(VerificationError):
@@ -126,7 +171,7 @@ def _contents(path: Path, iso: Iso) -> list[dict[str, Any]]:
 
 def _tree_files(request: IsoRequest, result: IsoResult) -> dict[str, str]:
     """The boot tree's files with their hashes, but for those that the site's files replace."""
-    overlay = _overlay_files(request)
+    overlay = overlay_files(request)
     return {
         f"/{name}": sha256
         for name, sha256 in result.tree.items()
@@ -134,16 +179,9 @@ def _tree_files(request: IsoRequest, result: IsoResult) -> dict[str, str]:
     }
 
 
-def _overlay_files(request: IsoRequest) -> dict[str, Path]:
-    if not request.overlay:
-        return {}
-    files = (path for path in request.overlay.rglob("*") if path.is_file() and not path.is_symlink())
-    return {f"/{path.relative_to(request.overlay)}": path for path in files if path.name != ".gitkeep"}
-
-
 def _site_files(request: IsoRequest) -> dict[str, str]:
     """What the site's own files must be on the ISO, as hashes."""
-    sources = {**_overlay_files(request), USER_DATA: request.user_data}
+    sources = {**overlay_files(request), USER_DATA: request.user_data}
     sources.setdefault(MENU, request.grub_cfg)
     if request.cluster_definition:
         sources[CLUSTER_DEFINITION] = request.cluster_definition

@@ -26,12 +26,17 @@ from edgebuild.structure import MENU, USER_DATA
 
 PART_BYTES = 3 * 10**9  # Kairos' live system reads content in parts of this size
 LABEL = "COS_LIVE"
+CIDATA_LABEL = "cidata"
 CONTENT_FOLDER = "/opt/spectrocloud/content"
 CLUSTER_DEFINITION = "/opt/spectrocloud/clusterconfig/spc.tgz"
 CHUNK = 1 << 20
+STRICT = ("-abort_on", "FAILURE", "-outdev", "-", "-md5", "off")
+# It looks whether it has finished once in an interval, which is a second unless it is told.
+XORRISO = ("xorriso", "-report_about", "WARNING", "-pacifier", "interval=0.1", *STRICT)
 PIPE = "iso"
 TREE = "tree"
 # A container's first process ignores what it does not handle: it would wait for ever at the pipe of a dead reader.
+CIDATA_SCRIPT = f"""trap 'exit 143' TERM && exec "$@" > /output/{PIPE}"""
 SCRIPT = f"""trap 'exit 143' TERM && cp /boot-tree.sha256 /output/{TREE} && exec "$@" > /output/{PIPE}"""
 POLL_SECONDS = 0.5
 
@@ -47,6 +52,18 @@ class IsoRequest:
     content: tuple[Path, ...] = ()
     cluster_definition: Path | None = None
     overlay: Path | None = None
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CidataRequest:
+    """A small ISO with user-data alone, for an installer without any.
+
+    `image` holds xorriso; `folder` has the files user-data and meta-data.
+    """
+
+    image: str
+    folder: Path
     epoch: int
 
 
@@ -79,19 +96,18 @@ def mounts(request: IsoRequest) -> dict[str, Path]:
 
 
 def xorriso_argv(request: IsoRequest, *, sizes: Sequence[int], keeps_menu: bool) -> list[str]:
-    """The xorriso call inside the container.
+    """The xorriso call inside the container. What differs from site to site stands at the end of the image.
 
     `sizes` are the bytes of each content bundle; `keeps_menu` says that the overlay brings its own boot menu.
     """
-    date = time.strftime("%Y%m%d%H%M%S00", time.gmtime(request.epoch))
-    argv = ["xorriso", "-report_about", "WARNING", "-abort_on", "FAILURE", "-outdev", "-"]
-    argv += ["-md5", "off", "-volid", LABEL, "-joliet", "on", "-not_leaf", ".gitkeep"]
+    argv = [*XORRISO, "-volid", LABEL, "-joliet", "on", "-not_leaf", ".gitkeep"]
     argv += ["-map", "/boot-tree", "/", "-rm_r", "/boot/boot_hybrid.img", "--"]
     if request.overlay:
         argv += ["-map", "/overlay", "/"]
     if not keeps_menu:
-        argv += ["-map", "/site/grub.cfg", MENU]
+        argv += ["-map", "/site/grub.cfg", MENU, "-find", MENU, "-exec", "sort_weight", "-1", "--"]
     argv += ["-map", "/site/user-data", USER_DATA]
+    argv += ["-find", USER_DATA, "-exec", "sort_weight", "-2", "--"]
     if request.cluster_definition:
         argv += ["-map", "/site/spc.tgz", CLUSTER_DEFINITION]
     for number, (path, size) in enumerate(zip(request.content, sizes, strict=True)):
@@ -99,7 +115,7 @@ def xorriso_argv(request: IsoRequest, *, sizes: Sequence[int], keeps_menu: bool)
             target = f"{CONTENT_FOLDER}/{path.name}_part{part:02d}"
             argv += ["-cut_out", f"/content/{number}", str(offset), str(length), target]
     argv += ["-find", "/", "-exec", "mkisofs_r", "--", "-chmod", "0400", USER_DATA, "--"]
-    argv += ["-volume_date", "all_file_dates", f"={request.epoch}", "-volume_date", "uuid", date]
+    argv += dates(request.epoch)
     argv += ["-boot_image", "any", "partition_offset=16", "-boot_image", "any", "cat_hidden=on"]
     if request.arch == "amd64":
         argv += ["-boot_image", "grub", "bin_path=/boot/eltorito.img"]
@@ -115,16 +131,51 @@ def xorriso_argv(request: IsoRequest, *, sizes: Sequence[int], keeps_menu: bool)
     return argv
 
 
-def docker_argv(request: IsoRequest, name: str, command: Sequence[str], *, output: Path) -> list[str]:
+def cidata_argv(request: CidataRequest) -> list[str]:
+    """The xorriso call for a cloud-init NoCloud volume: user-data and meta-data."""
+    argv = [*XORRISO, "-volid", CIDATA_LABEL, "-joliet", "on"]
+    argv += ["-map", "/site/user-data", "/user-data", "-map", "/site/meta-data", "/meta-data"]
+    argv += ["-find", "/", "-exec", "mkisofs_r", "--", "-chmod", "0400", "/user-data", "--"]
+    return argv + dates(request.epoch)
+
+
+def dates(epoch: int) -> list[str]:
+    """Every date of the image is this one, in seconds since 1970."""
+    date = time.strftime("%Y%m%d%H%M%S00", time.gmtime(epoch))
+    return ["-volume_date", "all_file_dates", f"={epoch}", "-volume_date", "uuid", date]
+
+
+def keeps_menu(request: IsoRequest) -> bool:
+    """Whether the overlay brings its own boot menu."""
+    return bool(request.overlay and (request.overlay / MENU[1:]).exists())
+
+
+def overlay_files(request: IsoRequest) -> dict[str, Path]:
+    """The overlay's files by their path on the ISO; links are none."""
+    if not request.overlay:
+        return {}
+    files = (path for path in request.overlay.rglob("*") if path.is_file() and not path.is_symlink())
+    return {f"/{path.relative_to(request.overlay)}": path for path in files if path.name != ".gitkeep"}
+
+
+def command_of(request: IsoRequest) -> list[str]:
+    """The xorriso call for the files that are there."""
+    sizes = [file.stat().st_size for file in request.content]
+    return xorriso_argv(request, sizes=sizes, keeps_menu=keeps_menu(request))
+
+
+def docker_argv(
+    request: "IsoRequest | CidataRequest", name: str, command: Sequence[str], *, output: Path
+) -> list[str]:
     """The container around xorriso; its output goes to the named pipe in `output`.
 
     Docker's own way from a container's output to ours would copy every byte three times.
     """
     return container_argv(
         request.image,
-        ["sh", "-c", SCRIPT, "sh", *command],
+        ["sh", "-c", SCRIPT if isinstance(request, IsoRequest) else CIDATA_SCRIPT, "sh", *command],
         name=name,
-        read=mounts(request),
+        read=mounts(request) if isinstance(request, IsoRequest) else {"/site": request.folder},
         write={"/output": output},
         options=["--env", f"SOURCE_DATE_EPOCH={request.epoch}"],
     )
@@ -132,11 +183,18 @@ def docker_argv(request: IsoRequest, name: str, command: Sequence[str], *, outpu
 
 def assemble(request: IsoRequest, path: Path) -> IsoResult:
     """Write the ISO to `path` and its checksum to `<path>.sha256`. Raises BuildError; a part is removed."""
-    started = time.monotonic()
-    keeps_menu = bool(request.overlay and (request.overlay / MENU[1:]).exists())
-    command = xorriso_argv(request, sizes=[file.stat().st_size for file in request.content], keeps_menu=keeps_menu)
-    name = f"edgebuild-iso-{uuid.uuid4().hex[:12]}"
     _check_space(request, path.parent)
+    return _write(request, command_of(request), path)
+
+
+def assemble_cidata(request: "CidataRequest", path: Path) -> IsoResult:
+    """As `assemble`, the small ISO with a site's user-data alone."""
+    return _write(request, cidata_argv(request), path)
+
+
+def _write(request: "IsoRequest | CidataRequest", command: Sequence[str], path: Path) -> IsoResult:
+    started = time.monotonic()
+    name = f"edgebuild-iso-{uuid.uuid4().hex[:12]}"
     try:
         with tempfile.TemporaryFile() as messages, tempfile.TemporaryDirectory(dir=path.parent) as folder:
             argv = docker_argv(request, name, command, output=Path(folder))
@@ -150,12 +208,22 @@ def assemble(request: IsoRequest, path: Path) -> IsoResult:
         path.unlink(missing_ok=True)
         run(["docker", "rm", "--force", name], check=False)
         if isinstance(error, OSError):
-            raise BuildError(
-                f"{path}: cannot be written: {error.strerror}", hint="make room, or clean: ./inv clean --env NAME"
-            ) from error
+            raise unwritable(path, error) from error
         raise
-    path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n", encoding="ascii")
+    write_checksum(path, digest)
     return IsoResult(path, digest, size, time.monotonic() - started, tree)
+
+
+def unwritable(path: Path, error: OSError) -> BuildError:
+    """What the disk did not take, as an error with a way out."""
+    return BuildError(
+        f"{path}: cannot be written: {error.strerror}", hint="make room, or clean: ./inv clean --env NAME"
+    )
+
+
+def write_checksum(path: Path, digest: str) -> None:
+    """`<path>.sha256`, as `sha256sum -c` reads it; `digest` in hex."""
+    path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n", encoding="ascii")
 
 
 def _tree(file: Path) -> dict[str, str]:

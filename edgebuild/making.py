@@ -4,13 +4,15 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgebuild import gate, render
+from edgebuild import gate, render, respin
 from edgebuild.bootstrap import bootstrap_base, recorded_digest
 from edgebuild.errors import BuildError
 from edgebuild.images import Work, build_images
+from edgebuild.inputs import Inputs
 from edgebuild.iso import IsoRequest, assemble
 from edgebuild.leftovers import forget_image
 from edgebuild.lock import lock_path
+from edgebuild.padding import padded
 from edgebuild.results import Artifact
 from edgebuild.session import DEFAULT_PASSWORD, Prepared, Session
 
@@ -61,7 +63,7 @@ def build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifac
 
 def build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: str) -> Artifact:
     """The ISO from the boot tree (an image's digest) and this site's files, checked."""
-    environment, inputs, root = session.environment, prepared.inputs, session.root
+    environment, inputs = session.environment, prepared.inputs
     target = session.plan.iso
     path = staging / f"{environment.iso.name}.iso"
     session.say(f"putting together {path.name}")
@@ -71,21 +73,14 @@ def build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: st
         )
     # Not in /tmp: what a killed run leaves of it goes with the next run.
     with tempfile.TemporaryDirectory(prefix=".site-", dir=staging) as folder:
-        user_data = Path(folder) / "user-data"
-        user_data.touch(mode=0o600)
-        user_data.write_text(prepared.user_data, encoding="utf-8")
-        request = IsoRequest(
-            image=boot_tree,
-            arch=environment.os.arch,
-            grub_cfg=staging / "inputs/grub.cfg",
-            user_data=user_data,
-            content=tuple(root / each for each in inputs.content),
-            cluster_definition=root / inputs.cluster_definition if inputs.cluster_definition else None,
-            overlay=root / "overlay/files-iso" if inputs.overlay_iso else None,
-            epoch=environment.iso.epoch,
-        )
-        result = assemble(request, path)
-        found = gate.check_iso_of(session, request, result)
+        texts = {"user-data": prepared.user_data, "grub.cfg": prepared.texts["grub.cfg"]}
+        request = request_iso(session, inputs, boot_tree, site_folder(Path(folder), texts))
+        made = respin.respin(session, request, path)
+        if made is None:
+            result = assemble(request, path)
+            made = result, gate.check_iso_of(session, request, result)
+        result, found = made
+        respin.remember(session, request, result)
     return Artifact(
         name=target.name,
         kind=target.kind,
@@ -94,4 +89,27 @@ def build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: st
         size_bytes=result.size_bytes,
         seconds=round(result.seconds, 2),
         **found,
+    )
+
+
+def site_folder(folder: Path, texts: Mapping[str, str]) -> Path:
+    """A site's texts as they stand on the ISO, for this user only, in `folder`."""
+    for name, text in texts.items():
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_bytes(padded(text.encode()))
+    return folder
+
+
+def request_iso(session: Session, inputs: Inputs, boot_tree: str, site: Path) -> IsoRequest:
+    """The ISO of this environment with the user-data and the boot menu in `site`."""
+    environment, root = session.environment, session.root
+    return IsoRequest(
+        image=boot_tree,
+        arch=environment.os.arch,
+        grub_cfg=site / "grub.cfg",
+        user_data=site / "user-data",
+        content=tuple(root / each for each in inputs.content),
+        cluster_definition=root / inputs.cluster_definition if inputs.cluster_definition else None,
+        overlay=root / "overlay/files-iso" if inputs.overlay_iso else None,
+        epoch=environment.iso.epoch,
     )

@@ -42,6 +42,11 @@ def check_iso(path: Path, iso: Iso, expected: Expected) -> list[str]:
     ]
 
 
+def site_problems(path: Path, iso: Iso, expected: Expected) -> list[str]:
+    """Everything wrong with what differs from site to site: boot menu and user-data."""
+    return [*_label_problems(path, iso, expected), *_file_problems(path, iso, expected)]
+
+
 def architecture(iso: Iso) -> str:
     """What the ISO is for, by its boot entries."""
     return "amd64" if any(entry.platform == BIOS for entry in iso.boot_entries) else "arm64"
