@@ -27,6 +27,7 @@ from edgebuild.structure import MENU, USER_DATA
 PART_BYTES = 3 * 10**9  # Kairos' live system reads content in parts of this size
 LABEL = "COS_LIVE"
 CIDATA_LABEL = "cidata"
+PARTITION_OFFSET = 16  # sectors; a USB stick's first partition starts there, with directories of its own
 CONTENT_FOLDER = "/opt/spectrocloud/content"
 CLUSTER_DEFINITION = "/opt/spectrocloud/clusterconfig/spc.tgz"
 CHUNK = 1 << 20
@@ -116,7 +117,7 @@ def xorriso_argv(request: IsoRequest, *, sizes: Sequence[int], keeps_menu: bool)
             argv += ["-cut_out", f"/content/{number}", str(offset), str(length), target]
     argv += ["-find", "/", "-exec", "mkisofs_r", "--", "-chmod", "0400", USER_DATA, "--"]
     argv += dates(request.epoch)
-    argv += ["-boot_image", "any", "partition_offset=16", "-boot_image", "any", "cat_hidden=on"]
+    argv += ["-boot_image", "any", f"partition_offset={PARTITION_OFFSET}", "-boot_image", "any", "cat_hidden=on"]
     if request.arch == "amd64":
         argv += ["-boot_image", "grub", "bin_path=/boot/eltorito.img"]
         argv += ["-boot_image", "any", "load_size=2048", "-boot_image", "any", "boot_info_table=on"]

@@ -6,21 +6,31 @@ sectors is put in this way.
 
 import hashlib
 import json
+import re
 import stat
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgebuild import gate
-from edgebuild.assess import open_contents
 from edgebuild.contents import Contents
 from edgebuild.copying import Original, Patch
-from edgebuild.iso import IsoRequest, IsoResult, command_of, keeps_menu, overlay_files, unwritable, write_checksum
+from edgebuild.iso import (
+    PARTITION_OFFSET,
+    IsoRequest,
+    IsoResult,
+    command_of,
+    keeps_menu,
+    overlay_files,
+    unwritable,
+    write_checksum,
+)
 from edgebuild.isofile import SECTOR, SYSTEM_AREA
+from edgebuild.materials import open_contents
 from edgebuild.results import Artifact
 from edgebuild.session import Session
 from edgebuild.structure import MENU, ROOT, USER_DATA
@@ -29,7 +39,7 @@ LAYOUTS = "layouts"  # the kind of the records that hold them
 FORMAT = 1  # a higher number makes every ISO anew
 LARGEST = 16 << 20  # a larger file is xorriso's
 STRUCTURAL = ("/boot/", "/EFI/", ROOT)  # looked at as a whole when they change
-RECORDS = 2  # of each file: in the directories of ISO 9660 and of Joliet
+RECORDS = 2  # of each file: in the directories of ISO 9660 and of Joliet, and once more as the partition sees them
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Change:
     """One file of the ISO with other content; `sha256` in hex, `old` is its part of the last ISO."""
 
     name: str
-    data: bytes
+    data: bytes = field(repr=False)
     sha256: str
     old: Mapping[str, Any]
 
@@ -56,6 +66,7 @@ def respin(session: Session, request: IsoRequest, path: Path) -> tuple[IsoResult
     changes = find_changes(request, last)
     if changes is None or not source.is_file():
         return None
+    session.say("copying the last ISO; other are: " + (", ".join(each.name for each in changes) or "none"))
     try:
         patches = list(patches_of(source, last, changes))
         first = min((patch.offset for patch in patches), default=last.size_bytes)
@@ -163,10 +174,13 @@ def patches_of(source: Path, last: Artifact, changes: Sequence[Change]) -> Itera
             with source.open("rb") as file:
                 file.seek(SYSTEM_AREA)
                 directories = file.read(min(files) - SYSTEM_AREA)
-        record, place = _both(offset // SECTOR) + _both(length), -1
-        for _ in range(RECORDS):
-            place = directories.index(record, place + 1)
-            yield Patch(SYSTEM_AREA + place + len(record) // 2, _both(len(change.data)))
+        for start in (0, PARTITION_OFFSET):
+            record = _both(offset // SECTOR - start) + _both(length)
+            places = [found.start() for found in re.finditer(re.escape(record), directories)]
+            if len(places) != RECORDS:
+                raise ValueError(f"{change.name} stands in {len(places)} directories")
+            size = len(record) // 2
+            yield from (Patch(SYSTEM_AREA + place + size, _both(len(change.data))) for place in places)
 
 
 def _both(number: int) -> bytes:
