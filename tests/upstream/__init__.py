@@ -1,6 +1,7 @@
 """Stand-ins for upstream images, made from Debian and pushed to a loopback registry under their own names."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgebuild.config import load_environment
@@ -10,6 +11,8 @@ from edgebuild.run import run
 FOLDER = Path(__file__).parent
 HOSTS = ("us-docker.pkg.dev", "gcr.io", "ghcr.io", "quay.io", "docker.io")
 RELEASES = ("v3.4.3", "v4.9.38", "v4.10.0-rc.10")
+DISTRIBUTIONS = ("ubuntu", "opensuse-leap")
+KUBERNETES = ("k3s", "rke2", "kubeadm")
 
 
 def mirrors(registry: str) -> dict[str, str]:
@@ -22,13 +25,26 @@ def mirror_setting(registry: str) -> str:
     return f"registries.mirrors={json.dumps(mirrors(registry))}"
 
 
-def publish(root: Path, registry: str, *, debian_image: str, kernel_image: str) -> set[str]:
-    """Build and push the stand-ins of all releases, distributions and Kubernetes distributions, in one call."""
+def publish(
+    root: Path,
+    registry: str,
+    *,
+    debian_image: str,
+    kernel_image: str,
+    releases: Sequence[str] = RELEASES,
+    distributions: Sequence[str] = DISTRIBUTIONS,
+    kubernetes_distributions: Sequence[str] = KUBERNETES,
+    broken: bool = True,
+) -> set[str]:
+    """Build and push the stand-ins of these releases, distributions and Kubernetes distributions, in one call.
+
+    `broken` are those that only the failure tests use.
+    """
     references: dict[str, tuple[str, str]] = {}  # reference to stage and Kubernetes distribution
-    for release in RELEASES:
+    for release in releases:
         old = "-v3" if release.startswith("v3") else ""
-        for distribution in ("ubuntu", "opensuse-leap"):
-            for kubernetes in ("k3s", "rke2", "kubeadm"):
+        for distribution in distributions:
+            for kubernetes in kubernetes_distributions:
                 environment = load_environment(
                     root,
                     "basic",
@@ -50,7 +66,8 @@ def publish(root: Path, registry: str, *, debian_image: str, kernel_image: str) 
                 references[names["tools"]] = ("debian", "")
                 if "third_party" in names:
                     references[names["third_party"]] = ("third-party", "")
-    references[f"{registry}/broken/no-zstd:1"] = ("no-zstd", "")
+    if broken:
+        references[f"{registry}/broken/no-zstd:1"] = ("no-zstd", "")
     _bake(
         {
             reference: {"target": stage, "args": {"PROVIDER": kubernetes} if kubernetes else {}}
@@ -59,11 +76,11 @@ def publish(root: Path, registry: str, *, debian_image: str, kernel_image: str) 
         debian_image,
         kernel_image,
     )
-    _bake(
-        {f"{registry}/broken/arm64:1": {"target": "other-architecture", "platforms": ["linux/arm64"]}},
-        debian_image,
-        kernel_image,
-    )
+    other: dict[str, dict[str, object]] = {
+        f"{registry}/broken/arm64:1": {"target": "other-architecture", "platforms": ["linux/arm64"]}
+    }
+    if broken:
+        _bake(other, debian_image, kernel_image)
     # The builds are to pull them, not to find them in the engine.
     run(["docker", "image", "rm", *sorted(references)])
     return set(references)

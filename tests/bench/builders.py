@@ -1,0 +1,5 @@
+"""Builders."""
+
+from tests.bench.suite import Benchmark
+
+BENCHMARKS: tuple[Benchmark, ...] = ()

@@ -1,0 +1,5 @@
+"""Pushing."""
+
+from tests.bench.suite import Benchmark
+
+BENCHMARKS: tuple[Benchmark, ...] = ()
