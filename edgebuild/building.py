@@ -209,14 +209,7 @@ def _iso(build: Build, staging: Path, made: list[Artifact], standing: list[Artif
         build.failed[verdict.target.name] = BuildError("the ISO was not made: its boot tree was not built")
         return None
     key = _iso_key(build, boot_tree)
-    known, again = verdict.known, build.options.again
-    if (
-        known
-        and known.key == key
-        and not verdict.key
-        and not again
-        and not file_flaw(session, known, open_contents(session))
-    ):
+    if not verdict.key and _stands(build, verdict.known, key):
         session.say("the boot tree came out as it was, and so the ISO stands")
         return None
     artifacts = [*made, *(each for each in standing if each not in made)]
