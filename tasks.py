@@ -56,6 +56,7 @@ BUILD = {
     **ENVS,
     "again": "also build what is unchanged",
     "fail-fast": "stop at the first target that fails",
+    "jobs": "how many targets are built at once (default: limits.jobs)",
     "shard": "only a part of all targets, such as 1/3: the same on every machine",
 }
 
@@ -96,12 +97,13 @@ def build_all_images(
     push: bool = False,
     again: bool = False,
     fail_fast: bool = False,
+    jobs: int = 0,
     shard: str = "",
 ) -> None:
     """Build provider images, installer image, ISO with checksum, and the cluster profile."""
     from edgebuild.plan import ALL_KINDS
 
-    opened = _build(env, set, ALL_KINDS, again=again, fail_fast=fail_fast, shard=shard)
+    opened = _build(env, set, ALL_KINDS, again=again, fail_fast=fail_fast, jobs=jobs, shard=shard)
     if push:
         _push(opened, shard=shard)
 
@@ -114,10 +116,11 @@ def build_provider_images(
     push: bool = False,
     again: bool = False,
     fail_fast: bool = False,
+    jobs: int = 0,
     shard: str = "",
 ) -> None:
     """Build the provider images of all Kubernetes versions, and the cluster profile."""
-    opened = _build(env, set, ["provider-image"], again=again, fail_fast=fail_fast, shard=shard)
+    opened = _build(env, set, ["provider-image"], again=again, fail_fast=fail_fast, jobs=jobs, shard=shard)
     if push:
         _push(opened, shard=shard)
 

@@ -39,12 +39,13 @@ class BakeRequest:
 class BakeResult:
     """Per target: the image's digest as the engine knows it, and the seconds spent in its own steps.
 
-    `upstream` has the digest of each image that was built on.
+    `upstream` has the digest of each image that was built on, `stages` the seconds of each stage that ran.
     """
 
     digests: Mapping[str, str]
     seconds: Mapping[str, float]
     upstream: Mapping[str, str]
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 def bake_argv(request: BakeRequest) -> list[str]:
@@ -94,7 +95,7 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
     if code:
         raise failure(state.failed, other, request.log)
     seconds = {target: state.seconds(target) for target in request.targets}
-    return BakeResult(_digests(request.metadata), seconds, state.upstream)
+    return BakeResult(_digests(request.metadata), seconds, state.upstream, state.ran)
 
 
 def _write(line: Line, log: IO[str]) -> None:
@@ -133,6 +134,17 @@ def _digests(metadata: Path) -> dict[str, str]:
 
 def failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildError:
     """What went wrong, for the person: the step, its last lines, the log, and what to do."""
+    error = _failure(step, other, log)
+    if step and step.stage and not isinstance(error, (ToolError, DiskFull)):
+        error.stage = step.stage
+    return error
+
+
+class DiskFull(BuildError):
+    """The engine's disk cannot take what was built: what else was asked for would fail too."""
+
+
+def _failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildError:
     error = (step.error if step else "") or "\n".join(other[-5:]) or "buildx ended without a word"
     tail = list(step.tail) if step else []
     own = [line.partition("edgebuild: ")[2] for line in tail if "edgebuild: " in line and "warning:" not in line]
@@ -142,7 +154,7 @@ def failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildErro
     reference = re.search(r"\b([a-z0-9.-]+(?::\d+)?(?:/[\w.-]+)+(?::[\w.-]+)?)(?:@sha256:\w+)?: ", error)
     image = re.sub(r"/v2/(.*)/manifests/", r"/\1:", reference[1]) if reference else "an upstream image"
     if re.search(r"no space left on device", error + "\n".join(tail)):
-        return BuildError(f"the engine's disk is full{shown}", hint="docker system df; docker builder prune")
+        return DiskFull(f"the engine's disk is full{shown}", hint="docker system df; docker builder prune")
     if own:
         return BuildError(f"{own[-1]}{shown}")
     if re.search(r"401|403|unauthorized|authorization failed|access denied|denied:", error):

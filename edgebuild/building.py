@@ -39,6 +39,7 @@ class Options:
     again: bool = False
     only: str = ""
     fail_fast: bool = False
+    jobs: int = 0
     shard: str = ""
 
 
@@ -148,7 +149,8 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
             each.session.say(line if alone else f"{each.name}: {line}")
     with space.watched(disks), contextlib.ExitStack() as stagings:
         works = [_work(each, stagings.enter_context(each.session.results.staging())) for each in builds]
-        for each, work, built in zip(builds, works, build_images(works), strict=True):
+        images = build_images(works, jobs=options.jobs, fail_fast=options.fail_fast)
+        for each, work, built in zip(builds, works, images, strict=True):
             try:
                 _finish(each, work, built, engine, began)
             except EdgebuildError as error:
@@ -174,7 +176,7 @@ def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float
     keys = {each.target.name: each.key for each in build.assessment.verdicts}
     made = [replace(each, key=keys[each.name]) for each in built.artifacts]
     standing = [each for each in build.assessment.cached if each.kind != "iso"]
-    _note_times(session, built)
+    _note_times(build, built)
     gate.check_images(session, made)
     iso = _iso(build, staging, made, standing)
     if build.failed and not made and not iso:
@@ -206,7 +208,8 @@ def _iso(build: Build, staging: Path, made: list[Artifact], standing: list[Artif
         return None
     boot_tree = next((each for each in [*made, *standing] if each.kind == "boot-tree"), None)
     if boot_tree is None:
-        build.failed[verdict.target.name] = BuildError("the ISO was not made: its boot tree was not built")
+        why = build.failed.get(session.plan.boot_tree.name)
+        build.failed[verdict.target.name] = why or BuildError("the ISO was not made: its boot tree was not built")
         return None
     key = _iso_key(build, boot_tree)
     if not verdict.key and _stands(build, verdict.known, key):
@@ -236,10 +239,13 @@ def _iso_key(build: Build, boot_tree: Artifact) -> str:
     return key
 
 
-def _note_times(session: Session, built: Built) -> None:
-    if built.stage_seconds:
-        before = (session.results.records.get(*TIMES) or {}).get("seconds", {})
-        session.results.records.add(*TIMES, seconds={**before, **built.stage_seconds})
+def _note_times(build: Build, built: Built) -> None:
+    """Of the stages that ran; and of those that were expected to, and had nothing to do, that they take no time."""
+    session = build.session
+    before = (session.results.records.get(*TIMES) or {}).get("seconds", {})
+    seconds = {**dict.fromkeys(build.assessment.changed, 0.0), **before, **built.stage_seconds}
+    if built.artifacts and seconds != before:
+        session.results.records.add(*TIMES, seconds=seconds)
 
 
 def _report(build: Build, *, alone: bool) -> None:

@@ -13,6 +13,7 @@ class EdgebuildError(Exception):
     """
 
     exit_code = 1
+    stage = ""  # of the Dockerfile, where one failed and others may do
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgebuild.bake import BakeRequest, BakeResult, bake
-from edgebuild.errors import EdgebuildError
+from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
+from edgebuild.errors import BuildError, EdgebuildError, RegistryError
 from edgebuild.plan import Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
 from edgebuild.session import Prepared, Session
+from edgebuild.stages import chain, parse_stages
 from edgebuild.view import open_view
+
+TARGETS_PER_PROCESSOR = 8  # most of them copy, or wait for a registry
 
 
 @dataclass(frozen=True)
@@ -36,29 +39,99 @@ class Built:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def build_images(works: Sequence[Work], *, fresh: tuple[str, ...] = ()) -> list[Built]:
-    """Build the targets of each Work; `fresh` stages are built whatever is cached. Raises for what fails."""
-    return [_build(work, fresh) if work.targets else Built([], {}) for work in works]
+def build_images(
+    works: Sequence[Work], *, fresh: tuple[str, ...] = (), jobs: int = 0, fail_fast: bool = False
+) -> list[Built]:
+    """Build the targets of each Work; `fresh` stages are built whatever is cached.
+
+    At most `jobs` targets at a time; 0: as limits.jobs says, and the engine's memory and processors. A target that
+    fails does not stop the others, but for `fail_fast`. Raises ToolError, and for a full disk BuildError.
+    """
+    found = []
+    for work in works:
+        built = _build(work, fresh, jobs, fail_fast) if work.targets else Built([], {})
+        if fail_fast and built.failed:
+            raise next(iter(built.failed.values()))
+        found.append(built)
+    return found
 
 
-def _build(work: Work, fresh: tuple[str, ...]) -> Built:
-    names = tuple(target.name for target in work.targets)
-    untagged = dict.fromkeys(names, "")  # they get their names with the set that they belong to
-    result = bake_targets(work.session, work.prepared, work.staging, names, fresh=fresh, tags=untagged)
+def _build(work: Work, fresh: tuple[str, ...], jobs: int, fail_fast: bool) -> Built:
+    limits = work.session.environment.limits
+    together = at_a_time(jobs or limits.jobs, limits.target_memory)
+    results, failed = list[BakeResult](), dict[str, EdgebuildError]()
+    for names in groups([target.name for target in work.targets], together):
+        if fail_fast and failed:
+            break
+        result, wrong = build_group(work, names, fresh, fail_fast)
+        results += [result] if result else []
+        failed |= wrong
+    digests = {name: digest for result in results for name, digest in result.digests.items()}
+    return Built(
+        _artifacts(work, digests, {name: time for result in results for name, time in result.seconds.items()}),
+        {reference: digest for result in results for reference, digest in result.upstream.items()},
+        failed,
+        {stage: time for result in results for stage, time in result.stages.items()},
+    )
+
+
+def groups(names: Sequence[str], together: int) -> list[tuple[str, ...]]:
+    """The targets in their order, cut into groups of at most so many: a driver drops what one call asks beyond."""
+    return [tuple(names[start : start + together]) for start in range(0, len(names), together)]
+
+
+def at_a_time(jobs: int, target_memory: int) -> int:
+    """How many targets the engine builds at once: so many as asked, or as processors allow, and memory has room for.
+
+    `target_memory` is what one of them may need, in MB.
+    """
+    told = run(["docker", "info", "--format", "{{.NCPU}} {{.MemTotal}}"], check=False).stdout.split()
+    processors, memory = (int(told[0]), int(told[1])) if len(told) == 2 else (1, 0)
+    wanted = jobs or TARGETS_PER_PROCESSOR * processors
+    return max(1, min(wanted, memory // (target_memory * 10**6)) if target_memory and memory else wanted)
+
+
+def build_group(
+    work: Work, names: tuple[str, ...], fresh: tuple[str, ...], fail_fast: bool
+) -> tuple[BakeResult | None, dict[str, EdgebuildError]]:
+    """Build these in one call. What stands on a stage that failed is left out, and the rest asked for again.
+
+    BuildKit gives up all that it has at work when one target fails; what is done already comes from its cache.
+    """
+    stages = parse_stages(work.prepared.texts["Dockerfile"])
+    failed: dict[str, EdgebuildError] = {}
+    while names:
+        untagged = dict.fromkeys(names, "")  # they get their names with the set that they belong to
+        try:
+            return bake_targets(work.session, work.prepared, work.staging, names, fresh=fresh, tags=untagged), failed
+        except (BuildError, RegistryError) as error:
+            if isinstance(error, DiskFull):
+                raise
+            hit = [name for name in names if not error.stage or error.stage in chain(stages, name)] or list(names)
+            failed |= dict.fromkeys(hit, error)
+            names = tuple(name for name in names if name not in hit)
+            if fail_fast:
+                break
+            if names:
+                work.session.say(f"{', '.join(hit)}: not built; going on with the others")
+    return None, failed
+
+
+def _artifacts(work: Work, digests: Mapping[str, str], seconds: Mapping[str, float]) -> list[Artifact]:
     # By digest: another clone of the repository may give the tag to an image of its own at any time.
-    sizes = _image_sizes([result.digests[name] for name in names])
-    artifacts = [
+    sizes = _image_sizes(list(digests.values())) if digests else {}
+    return [
         Artifact(
             name=target.name,
             kind=target.kind,
             reference=target.tags[0],
-            digest=result.digests[target.name],
-            size_bytes=sizes[result.digests[target.name]],
-            seconds=round(result.seconds.get(target.name, 0.0), 2),
+            digest=digests[target.name],
+            size_bytes=sizes[digests[target.name]],
+            seconds=round(seconds.get(target.name, 0.0), 2),
         )
         for target in work.targets
+        if target.name in digests
     ]
-    return Built(artifacts, result.upstream)
 
 
 def bake_targets(

@@ -115,6 +115,11 @@ class Push(Section):
     stall_seconds: Annotated[int, Field(ge=1, le=3600)]
 
 
+class Limits(Section):
+    jobs: Annotated[int, Field(ge=0, le=1000)]
+    target_memory: Annotated[int, Field(ge=0, le=1_000_000)]
+
+
 class Signing(Section):
     key: Secret
     password: Secret
@@ -192,6 +197,7 @@ class Environment(Section):
     registries: Registries
     proxy: Proxy
     push: Push
+    limits: Limits
     signing: Signing
     builder: Builder
     architectures: Architectures

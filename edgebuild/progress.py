@@ -185,6 +185,12 @@ class BuildState:
         own = {step.key: step.seconds for step in self.steps.values() if step.stage == stage and not step.cached}
         return sum(own.values())
 
+    @property
+    def ran(self) -> dict[str, float]:
+        """Stage to seconds, of those stages that had anything to do."""
+        stages = {step.stage for step in self.steps.values() if step.stage and step.completed and not step.cached}
+        return {stage: round(self.seconds(stage), 2) for stage in stages}
+
 
 def _time(text: str | None) -> datetime | None:
     if not text or text.startswith("0001-"):

@@ -155,3 +155,51 @@ def test_a_changed_secret_is_told_by_its_line_and_nowhere_written(own: Workspace
     for file in Results(own.root / "build/demo").records.folder.rglob("*.json"):
         assert "token of this test" not in file.read_text()
     own.call("build-all-images", "--env", "demo")
+
+
+def breaking(workspace: Workspace, *versions: str) -> None:
+    """Make the images of these versions fail, and no others."""
+    lines = ""
+    for version in versions:
+        lines += f"{{% if image.name == 'provider-image-{version.replace('.', '-')}' %}}\n"
+        lines += f"RUN echo {version} is broken; exit 7\n{{% endif %}}\n"
+    file = workspace.root / "Dockerfile.j2"
+    stage = "FROM base-image AS {{ image.name }}\n"
+    text = re.sub(r"(\{% if image.name ==.*?endif %\}\n)+", "", file.read_text(), flags=re.DOTALL)
+    file.write_text(text.replace(stage, stage + lines))
+
+
+def test_one_failed_version_does_not_stop_the_others(own: Workspace) -> None:
+    three = ["--env", "failing", "--set", 'kubernetes.versions=["1.24.6", "1.25.2", "1.26.0"]']
+    own.write("config/failing.yaml", (own.root / "config/demo.yaml").read_text().replace("tag: demo", "tag: failing"))
+    breaking(own, "1.25.2")
+    result = own.call("build-provider-images", *three, "--jobs", "2", check=False)
+    assert result.returncode == 1
+    assert "provider-image-1-25-2: not built; going on with the others" in result.stderr
+    assert "a build step failed" in result.stderr
+    assert "1.25.2 is broken" in result.stderr
+    assert set(digests(own, "failing")) == {"provider-image-1-24-6", "provider-image-1-26-0"}
+    breaking(own, "1.24.6", "1.26.0")  # those are cached, and must be made anew
+    result = own.call("build-provider-images", *three, check=False)
+    assert "2 not built, 1 built:" in result.stderr
+    assert "failing: provider-image-1-26-0: a build step failed" in result.stderr
+    assert len(digests(own, "failing")) == 3
+    stopped = own.call("build-provider-images", *three, "--jobs", "1", "--fail-fast", check=False)
+    assert (stopped.returncode, "going on" in stopped.stderr) == (1, False)
+    breaking(own)
+    result = own.call("build-provider-images", *three)  # the keys are those of what was built first
+    assert "cached  provider-image-1-24-6, provider-image-1-25-2, provider-image-1-26-0" in result.stderr
+    assert not any(planned(own, *three, "--shard", "2/2").values())
+    own.call("clean", *three[:2])
+
+
+def test_a_failed_environment_does_not_stop_the_others(own: Workspace) -> None:
+    text = (own.root / "config/demo.yaml").read_text().replace("tag: demo", "tag: other")
+    own.write("config/other.yaml", text.replace('"1.24.6", "1.25.2"', '"1.27.0"'))
+    breaking(own, "1.24.6")
+    result = own.call("build-provider-images", "--env", "demo", "--env", "other", check=False)
+    breaking(own)
+    assert result.returncode == 1
+    assert re.search(r"^demo +0 +1 +1 +build/demo$", result.stdout, re.MULTILINE)
+    assert re.search(r"^other +1 +0 +0 +build/other$", result.stdout, re.MULTILINE)
+    own.call("clean", "--env", "other")
