@@ -216,7 +216,7 @@ def _iso(build: Build, staging: Path, made: list[Artifact], standing: list[Artif
         session.say("the boot tree came out as it was, and so the ISO stands")
         return None
     artifacts = [*made, *(each for each in standing if each not in made)]
-    iso = making.build_sound_iso(session, build.prepared, staging, artifacts)
+    iso = making.build_sound_iso(session, build.prepared, staging, artifacts, again=build.options.again)
     found = next(each for each in artifacts if each.kind == "boot-tree")
     if found is not boot_tree:
         for each in (made, standing):

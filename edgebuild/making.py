@@ -42,14 +42,16 @@ def write_texts(texts: Mapping[str, str], folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifacts: list[Artifact]) -> Artifact:
+def build_sound_iso(
+    session: Session, prepared: Prepared, staging: Path, artifacts: list[Artifact], *, again: bool = False
+) -> Artifact:
     """The ISO, checked; where the engine has damaged the boot tree since it was made, from one made anew.
 
     That one then stands in `artifacts`.
     """
     boot_tree = next(each for each in artifacts if each.kind == "boot-tree")
     try:
-        return build_iso(session, prepared, staging, boot_tree.digest)
+        return build_iso(session, prepared, staging, boot_tree.digest, again=again)
     except gate.DamagedBootTree as error:
         session.say(f"{error.message}; making it anew")
     (staging / f"{session.environment.iso.name}.iso").unlink()
@@ -58,11 +60,16 @@ def build_sound_iso(session: Session, prepared: Prepared, staging: Path, artifac
     [built] = build_images([Work(session, prepared, staging, targets)], fresh=BOOT_TREE_STAGES)
     [fresh] = built.artifacts
     artifacts[artifacts.index(boot_tree)] = fresh
-    return build_iso(session, prepared, staging, fresh.digest)
+    return build_iso(session, prepared, staging, fresh.digest, again=again)
 
 
-def build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: str) -> Artifact:
-    """The ISO from the boot tree (an image's digest) and this site's files, checked."""
+def build_iso(
+    session: Session, prepared: Prepared, staging: Path, boot_tree: str, *, again: bool = False
+) -> Artifact:
+    """The ISO from the boot tree (an image's digest) and this site's files, checked.
+
+    Not `again`, it may be a copy of the last ISO with other site files in it.
+    """
     environment, inputs = session.environment, prepared.inputs
     target = session.plan.iso
     path = staging / f"{environment.iso.name}.iso"
@@ -75,7 +82,7 @@ def build_iso(session: Session, prepared: Prepared, staging: Path, boot_tree: st
     with tempfile.TemporaryDirectory(prefix=".site-", dir=staging) as folder:
         texts = {"user-data": prepared.user_data, "grub.cfg": prepared.texts["grub.cfg"]}
         request = request_iso(session, inputs, boot_tree, site_folder(Path(folder), texts))
-        made = respin.respin(session, request, path)
+        made = None if again else respin.respin(session, request, path)
         if made is None:
             result = assemble(request, path)
             made = result, gate.check_iso_of(session, request, result)
