@@ -328,6 +328,55 @@ def clean(_: Context, env: str = "", set: list[str] | None = None) -> None:
     workflow.clean(session(env, set))
 
 
+MIRROR = {**ENVS, "from": "the folder of mirror.export"}
+
+
+@task(name="plan", help={**ENVS, "json": "for programs"})
+def mirror_plan(_: Context, env: list[str] | None = None, set: list[str] | None = None, json: bool = False) -> None:
+    """List everything that environments pull from elsewhere: images by digest, packages, Python wheels."""
+    from edgebuild import mirroring
+
+    mirroring.plan(_online(env, set), as_json=json)
+
+
+@task(name="export", help={**ENVS, "to": "the folder", "wheels": "also the Python wheels (--no-wheels: without)"})
+def mirror_export(
+    _: Context, to: str = "", env: list[str] | None = None, set: list[str] | None = None, wheels: bool = True
+) -> None:
+    """Put what environments pull into one folder: an OCI image layout, wheels, checksums. Resumable."""
+    from edgebuild import mirroring
+    from edgebuild.errors import InputError
+
+    if not to:
+        raise InputError("mirror.export needs --to FOLDER", hint="./inv mirror.export --to mirror")
+    mirroring.export(_online(env, set), Path(to), wheels=wheels)
+
+
+@task(name="import", help={**MIRROR, "to": "host[:port][/namespace] of the registry"})
+def mirror_import(
+    _: Context, from_: str = "", to: str = "", env: list[str] | None = None, set: list[str] | None = None
+) -> None:
+    """Push a mirror's images to a registry; without --from straight from their registries. Resumable."""
+    from edgebuild import mirroring
+
+    mirroring.import_(_online(env, set), Path(from_) if from_ else None, to)
+
+
+@task(name="check", help={**MIRROR, "registry": "the registry that was imported into"})
+def mirror_check(
+    _: Context, from_: str = "", registry: str = "", env: list[str] | None = None, set: list[str] | None = None
+) -> None:
+    """Read every byte of a mirror, in a folder or a registry, and name what is missing or changed."""
+    from edgebuild import mirroring
+
+    mirroring.check(_online(env, set), Path(from_) if from_ else None, registry)
+
+
+def _online(envs: list[str] | None, settings: list[str] | None) -> "list[Session]":
+    """Sessions that may ask: who fills a mirror is not yet behind it."""
+    return sessions(envs, [*(settings or []), "offline=false"])
+
+
 @task(help={})
 def test(_: Context) -> None:
     """Run everything: lint, types, the validate gate, unit, golden, integration and boot tests."""
@@ -399,6 +448,7 @@ ns = Collection(
     clean,
     test,
 )
+ns.add_collection(Collection("mirror", mirror_plan, mirror_export, mirror_import, mirror_check), name="mirror")
 ns.add_collection(
     Collection("config", config_show, config_import_arg, config_generate, config_environments), name="config"
 )

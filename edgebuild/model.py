@@ -22,6 +22,7 @@ from edgebuild.values import (
     LuetPackages,
     Name,
     OsVersions,
+    PackageMirror,
     Packages,
     ProxyAddress,
     Reference,
@@ -195,6 +196,8 @@ class Environment(Section):
     certs: RelativePath
     lock: bool
     registries: Registries
+    package_mirrors: dict[DistributionName, PackageMirror]
+    offline: bool
     proxy: Proxy
     push: Push
     limits: Limits

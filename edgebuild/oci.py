@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,17 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from edgebuild.engine import is_insecure
 from edgebuild.errors import RegistryError
+from edgebuild.imagetree import INDEX as INDEX
+from edgebuild.imagetree import INDEXES, LEVELS
+from edgebuild.imagetree import MANIFEST as MANIFEST
 from edgebuild.registry import split_reference
 from edgebuild.sums import digest_of as digest_of  # others of the registry take it from here
 from edgebuild.transport import BadMoment, NotThere, Patience, Transport
+from edgebuild.values import DIGEST as DIGEST
 
 PATIENCE = Patience()
 CERTIFICATES = Path("/etc/docker/certs.d")
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-INDEX = "application/vnd.oci.image.index.v1+json"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEXES = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFESTS = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
-LEVELS = 4  # of indexes in indexes; nobody builds more than two
 LARGEST_READ = 256 << 20  # bytes; an SBOM of a large image has a tenth
 ACCEPT = ", ".join((*INDEXES, *MANIFESTS))
 

@@ -13,10 +13,12 @@ EPOCHS = range(315532800, 4102444801)  # 1980, where FAT begins, to 2100
 HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
 PATH_PART = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")  # OCI distribution specification
 TAG = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
 
 
-def _check_registry(text: str) -> str:
+def check_registry(text: str) -> str:
+    """host[:port][/namespace]; raises ValueError with what was expected."""
     if "://" in text:
         raise ValueError("a registry is written without scheme, such as docker.io/your-docker-id")
     host, *parts = text.split("/")
@@ -55,6 +57,12 @@ def _check_proxy(text: str) -> str:
     if text and (CONTROL.search(text) or not re.fullmatch(r"https?://[^\s'\"]+", text)):
         raise ValueError("expected a proxy address such as http://proxy.example.com:3128")
     return text
+
+
+def _check_package_mirror(text: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~%+-]+)*/?", text):
+        raise ValueError("expected the address of a package archive such as http://packages.example.com/debian")
+    return text.rstrip("/")
 
 
 def _check_relative(text: str) -> str:
@@ -106,11 +114,12 @@ KubernetesVersion = Annotated[str, _pattern(r"[0-9]+\.[0-9]+\.[0-9]+", "a versio
 Package = Annotated[str, _pattern(r"[A-Za-z0-9][A-Za-z0-9+._:~=-]*", "a package name")]
 Name = Annotated[str, _pattern(r"[a-z0-9][a-z0-9_-]{0,62}", "lower-case letters, digits, - and _, without spaces")]
 KernelArgument = Annotated[str, _pattern(r"[A-Za-z0-9_.,:;=/@+%-]+", "one kernel argument without spaces")]
-Registry = Annotated[str, AfterValidator(_check_registry)]
+Registry = Annotated[str, AfterValidator(check_registry)]
 Repository = Annotated[str, AfterValidator(_check_repository)]
 Tag = Annotated[str, AfterValidator(_check_tag)]
 Reference = Annotated[str, AfterValidator(_check_reference)]
 ProxyAddress = Annotated[str, AfterValidator(_check_proxy)]
+PackageMirror = Annotated[str, AfterValidator(_check_package_mirror)]
 Secret = Annotated[str, AfterValidator(_check_secret)]
 RelativePath = Annotated[str, AfterValidator(_check_relative)]
 Architecture = Literal["amd64", "arm64"]
