@@ -70,13 +70,17 @@ class Registry:
 
     def exists(self, repository: str, reference: str) -> bool:
         """Whether the registry has a manifest under this tag or digest; its bytes are not read."""
+        return self.named(repository, reference) is not None
 
-        def head() -> bool:
+    def named(self, repository: str, reference: str) -> str | None:
+        """The digest that the registry names for a tag; empty when it names none, None when it has nothing there."""
+
+        def head() -> str | None:
             path, headers = f"{repository}/manifests/{reference}", {"Accept": ACCEPT}
             with self.http.send(
                 "HEAD", path, repository=repository, expected=(200, 404), headers=headers
             ) as response:
-                return bool(response.status_code == 200)
+                return response.headers.get("Docker-Content-Digest", "") if response.status_code == 200 else None
 
         return self.patience.again(head)
 

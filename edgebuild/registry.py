@@ -6,7 +6,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -50,6 +50,11 @@ class Pushed:
     size_bytes: int
     seconds: float
     skipped: bool
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, for people."""
+        return "is there already" if self.skipped else f"pushed in {self.seconds:.1f} s"
 
 
 def split_reference(reference: str) -> tuple[str, str, str]:
@@ -106,6 +111,44 @@ def push(
     `progress` gets the reference, the bytes sent and the bytes to send; `wait` the seconds until the next of
     the `attempts`. Raises InputError when an image was not built, ToolError when the engine is gone.
     """
+    images = built_images(client, references)
+    done, failed = push_some(client, images, jobs=jobs, say=say, progress=progress, attempts=attempts, wait=wait)
+    return concluded(references, done, failed)
+
+
+def built_images(client: Any, references: Sequence[str]) -> dict[str, Any]:
+    """What the engine tells of each image. Raises InputError when one was not built."""
+    images = {reference: find_image(client, reference) for reference in references}
+    if missing := [reference for reference, image in images.items() if not image]:
+        raise InputError(
+            "not built yet: " + ", ".join(missing), hint="./inv build-provider-images with the same --env and --set"
+        )
+    return images
+
+
+def concluded(references: Sequence[str], done: Sequence[Pushed], failed: Mapping[str, str]) -> list[Pushed]:
+    """Those that were pushed, in the order of `references`. Raises RegistryError when some were not."""
+    if failed:
+        lines = "".join(f"\n  {reference}: {message}" for reference, message in sorted(failed.items()))
+        hints = filter(None, (what_helps(*failure) for failure in failed.items()))
+        raise RegistryError(
+            f"{len(failed)} of {len(references)} images were not pushed:{lines}",
+            hint=next(hints, "push again; what is there is skipped"),
+        )
+    return sorted(done, key=lambda pushed: references.index(pushed.reference))
+
+
+def push_some(
+    client: Any,
+    images: Mapping[str, Any],
+    *,
+    jobs: int,
+    say: Callable[[str], None],
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+    attempts: int = ATTEMPTS,
+    wait: Callable[[float], None] = time.sleep,
+) -> tuple[list[Pushed], dict[str, str]]:
+    """Push, and return what was pushed, and why the others were not. Raises ToolError when the engine is gone."""
     done: list[Pushed] = []
     failed: dict[str, str] = {}
 
@@ -122,23 +165,10 @@ def push(
             say(f"  {reference}  failed")
             return
         done.append(pushed)
-        outcome = "is there already" if pushed.skipped else f"pushed in {pushed.seconds:.1f} s"
-        say(f"  {reference}  {outcome}")
+        say(f"  {reference}  {pushed.outcome}")
 
-    images = {reference: find_image(client, reference) for reference in references}
-    if missing := [reference for reference, image in images.items() if not image]:
-        raise InputError(
-            "not built yet: " + ", ".join(missing), hint="./inv build-provider-images with the same --env and --set"
-        )
-    _each(one, references, jobs)
-    if failed:
-        lines = "".join(f"\n  {reference}: {message}" for reference, message in sorted(failed.items()))
-        hints = filter(None, (what_helps(*failure) for failure in failed.items()))
-        raise RegistryError(
-            f"{len(failed)} of {len(references)} images were not pushed:{lines}",
-            hint=next(hints, "push again; what is there is skipped"),
-        )
-    return sorted(done, key=lambda pushed: references.index(pushed.reference))
+    _each(one, list(images), jobs)
+    return done, failed
 
 
 def _each(action: Callable[[str], None], references: Sequence[str], jobs: int) -> None:
@@ -220,7 +250,7 @@ def _push_one(
         if is_transient(error.message):
             raise
         known = ""  # a registry may refuse to be asked for what is not there: the push tells
-    if known and f"{_familiar(reference)}@{known}" in (image.get("RepoDigests") or []):
+    if is_pushed(reference, known, image):
         return Pushed(reference, known, image["Id"], image["Size"], time.monotonic() - started, skipped=True)
     digest = patience.attempt(lambda: _stream(client, reference, progress))
 
@@ -232,6 +262,11 @@ def _push_one(
 
     patience.attempt(compare)
     return Pushed(reference, digest, image["Id"], image["Size"], time.monotonic() - started, skipped=False)
+
+
+def is_pushed(reference: str, digest: str, image: Mapping[str, Any]) -> bool:
+    """Whether the engine knows that this digest in the registry is its image."""
+    return bool(digest) and f"{_familiar(reference)}@{digest}" in (image.get("RepoDigests") or [])
 
 
 def _familiar(reference: str) -> str:

@@ -39,6 +39,7 @@ class Patience:
     connect_seconds: float = 10.0
     read_seconds: float = 60.0
     attempts: int = 4
+    stalled_attempts: int = 4  # each takes as long as the longest silence
     wait: Callable[[float], None] = time.sleep
 
     def again(self, action: Callable[[], T]) -> T:
@@ -53,7 +54,7 @@ class Patience:
 
     def pause(self, moment: "BadMoment", number: int) -> None:
         """Wait before the attempt after `number`; raise RegistryError when that was the last one."""
-        if number >= self.attempts:
+        if number >= (self.stalled_attempts if moment.stalled else self.attempts):
             times = f"; tried {number} times" if number > 1 else ""
             raise RegistryError(moment.message + times, hint=moment.hint) from moment
         spread = 2.0 ** (number - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, no secret
@@ -63,9 +64,9 @@ class Patience:
 class BadMoment(RegistryError):
     """The registry, or the way to it, is out of order just now. `seconds` is the pause it asks for."""
 
-    def __init__(self, message: str, *, seconds: float = 0.0) -> None:
+    def __init__(self, message: str, *, seconds: float = 0.0, stalled: bool = False) -> None:
         super().__init__(message, hint="try again; when it lasts, ask whoever runs the registry")
-        self.seconds = seconds
+        self.seconds, self.stalled = seconds, stalled
 
 
 class NotThere(RegistryError):
@@ -220,7 +221,7 @@ class Transport:
             cause = _cause(error)
             if advice := what_helps(f"{self.host}/x", cause):
                 raise RegistryError(f"{what}: {cause}", hint=advice) from error
-            raise BadMoment(f"{what}: {cause}") from error
+            raise BadMoment(f"{what}: {cause}", stalled="timed out" in cause) from error
         except requests.RequestException as error:
             raise RegistryError(f"{what}: {_cause(error)}") from error
 

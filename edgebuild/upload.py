@@ -59,6 +59,12 @@ def send_blob(
             number += 1
 
 
+def take_blob(registry: Registry, repository: str, digest: str, *, mount_from: Sequence[str] = ()) -> bool:
+    """Whether the repository has the blob, now if need be from another one; nothing is sent. Raises RegistryError."""
+    upload = _Upload(registry, repository, digest, 0, lambda _: iter(()))
+    return registry.patience.again(lambda: upload.is_there() or upload.is_mounted(mount_from))
+
+
 @dataclass
 class _Upload:
     """One blob on its way. `place` is where the registry takes it, once it has said so."""
@@ -74,9 +80,9 @@ class _Upload:
     def go_on(self, mount_from: Sequence[str]) -> Sent:
         offset = self._kept() if self.place else 0
         if not self.place:
-            if self._is_there():
+            if self.is_there():
                 return Sent("sent" if self.sent else "there", self.sent)
-            if self._is_mounted(mount_from):
+            if self.is_mounted(mount_from):
                 return Sent("mounted")
         if not self.place:
             with self._ask("POST", f"{self.repository}/blobs/uploads/", expected=(202,)) as begun:
@@ -99,11 +105,11 @@ class _Upload:
     def _lead(self, response: Any) -> None:
         self.place = urljoin(self.registry.http.base, response.headers.get("Location", "") or self.place)
 
-    def _is_there(self) -> bool:
+    def is_there(self) -> bool:
         with self._ask("HEAD", f"{self.repository}/blobs/{self.digest}", expected=(200, 404)) as found:
             return bool(found.status_code == 200)
 
-    def _is_mounted(self, sources: Sequence[str]) -> bool:
+    def is_mounted(self, sources: Sequence[str]) -> bool:
         """Whether one of these repositories gave the blob; a registry that does not begins an upload instead."""
         for source in sources:
             path = f"{self.repository}/blobs/uploads/?{urlencode({'mount': self.digest, 'from': source})}"

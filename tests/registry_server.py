@@ -95,8 +95,18 @@ class Proxy:
     address: str
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    sent: list[tuple[str, int]] = field(default_factory=list)  # what came with a body, and its bytes
     taken: list[int] = field(default_factory=list)  # bytes read before each cut
     ended: threading.Event = field(default_factory=threading.Event)  # what stalls waits for it
+
+    @property
+    def blob_bytes(self) -> int:
+        """Bytes of blobs that were sent."""
+        return sum(size for what, size in self.sent if "/blobs/uploads/" in what)
+
+    def forget(self) -> None:
+        self.asked.clear()
+        self.sent.clear()
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -126,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         body = self._body()
+        if body:
+            self.proxy.sent.append((f"{self.command} {self.path}", len(body)))
         if fault and fault.status == STALL:
             self.proxy.ended.wait()
             self.close_connection = True
