@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgebuild import attestations, checking, documents, oci, registry, report, verify
+from edgebuild import attestations, checking, documents, oci, registry, report, sending, verify
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError, RegistryError, VerificationError
 from edgebuild.localimages import local_images
@@ -53,7 +53,8 @@ def _push(session: Session, references: Sequence[str]) -> list[Pushed]:
     settings = session.environment.push
     with open_transfer(references) as transfer:
         client = docker_client(timeout=settings.stall_seconds)
-        return registry.push(client, references, jobs=settings.jobs, say=transfer.say, progress=transfer.progress)
+        how = sending.Settings(session.root / "build/.cache/push", settings.jobs, settings.stall_seconds)
+        return sending.push(client, references, how, say=transfer.say, progress=transfer.progress)
 
 
 def _artifact(session: Session, name: str, pushed: Pushed) -> Artifact:

@@ -75,6 +75,10 @@ EFFECTS = [
     "space",
     "imagescan",
     "scan",
+    "layerstore",
+    "packing",
+    "crew",
+    "sending",
 ]
 ORDER = [
     *PURE,

@@ -1,6 +1,7 @@
 """Every program's arguments, as lists."""
 
 import csv
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebuild import boot, bootstrap, engine, host, iso
+from edgebuild import boot, bootstrap, engine, host, iso, layerstore
 from edgebuild.boot import BootRequest
 from edgebuild.container import container_argv, image_argv
 from edgebuild.errors import ToolError
@@ -93,6 +94,20 @@ def test_containers_have_the_least_rights() -> None:
         assert not {"--privileged", "--device"} & set(argv)
         assert argv.count("--cap-add") == (os.getuid() == 0)
         assert "secret" not in text
+
+
+def test_layers_are_read_with_the_least_rights() -> None:
+    layers = [layerstore.Layer("sha256:a", "sha256:chain", "/engine/overlay2/x/diff")]
+    argv = layerstore.read_argv("image", "name", Path("/engine/image"), ["sha256:i"], layers, output=Path("/tmp/o"))
+    text = " ".join(argv)
+    for part in ("--network none", "--cap-drop ALL", "--read-only", "--user 0:0", "--cap-add DAC_READ_SEARCH"):
+        assert part in text
+    mounts = [value for option, value in itertools.pairwise(argv) if option == "--mount"]
+    assert all(mount.endswith(",readonly") for mount in mounts[:-1])
+    assert mounts[-1].endswith("target=/output")
+    assert [mount.partition("target=")[2] for mount in mounts] == [
+        "/images/00000,readonly", "/splits/00000,readonly", "/layers/0,readonly", "/output",
+    ]  # fmt: skip
 
 
 def test_no_other_way_into_a_container(root: Path) -> None:
