@@ -25,6 +25,7 @@ from edgebuild.layers import (
 from edgebuild.model import Environment
 
 MAX_CHAIN = 20
+DRIVERS = ("docker", "remote", "kubernetes")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 
 
@@ -126,8 +127,12 @@ def _validation_problems(error: ValidationError) -> Iterator[tuple[Key, str]]:
         key = tuple(
             str(part) for part in detail["loc"] if not str(part).startswith(("literal[", "tuple[", "function-"))
         )
+        if key[:1] == ("builders",) and key[2:3] and key[2] in DRIVERS:
+            key = (*key[:2], *key[3:])  # pydantic names the driver, too; the file does not
         if detail["type"] == "extra_forbidden":
             yield key, "no such key"
+        elif detail["type"].startswith("union_tag"):
+            yield (*key, "driver"), f"expected {', '.join(DRIVERS[:-1])} or {DRIVERS[-1]}"
         elif detail["type"] == "value_error" and not key:
             for line in str(detail["ctx"]["error"]).split("\0"):
                 name, _, text = line.partition(": ")

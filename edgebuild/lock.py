@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from edgebuild.errors import InputError
 from edgebuild.layers import parse_layer
-from edgebuild.model import Environment, Section
+from edgebuild.model import Environment
 from edgebuild.plan import upstream_sources
 
 STAGES = ("base-image", "tools")  # of the Dockerfile, whose packages are locked

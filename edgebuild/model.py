@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from edgebuild.builderset import Builders, Cache
 from edgebuild.values import (
     FIXED_EPOCH,
     OS_FAMILIES,
@@ -32,6 +33,7 @@ from edgebuild.values import (
     Release,
     Repository,
     Secret,
+    Section,
     Suite,
     Tag,
     Title,
@@ -40,12 +42,6 @@ from edgebuild.values import (
     Version,
     as_tuple,
 )
-
-
-class Section(BaseModel):
-    """A mapping of the configuration: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class Os(Section):
@@ -203,6 +199,8 @@ class Environment(Section):
     limits: Limits
     signing: Signing
     builder: Builder
+    builders: Builders
+    cache: Cache
     architectures: Architectures
     components: dict[str, Any]
     images: Images
@@ -215,6 +213,7 @@ class Environment(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Environment":
         problems = [*self._os_problems(), *self._image_problems(), *self._kubernetes_problems()]
+        problems += self._builder_problems()
         if problems:
             raise ValueError("\0".join(problems))
         return self
@@ -279,6 +278,13 @@ class Environment(Section):
             problems.append("kubernetes.versions: name at least one version, or all")
         if len(set(versions)) != len(versions):
             problems.append("kubernetes.versions: a version stands there twice")
+        return problems
+
+    def _builder_problems(self) -> list[str]:
+        platform = f"linux/{self.os.arch}"
+        problems = ["builder: name either one builder, or several in builders"] if self.builder and self.builders else []
+        if self.builders and not any(platform in each.platforms for each in self.builders.values()):
+            problems.append(f"builders: none is for {platform}, which os.arch asks for")
         return problems
 
     @property

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 # What a release may name, and by which package manager's steps its base image is made.
 OS_FAMILIES = {"ubuntu": "apt", "debian": "apt", "opensuse-leap": "zypper", "sles": "zypper", "rhel": "dnf"}
@@ -15,6 +15,12 @@ PATH_PART = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")  # OCI distribution
 TAG = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
+
+
+class Section(BaseModel):
+    """A mapping of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 def check_registry(text: str) -> str:
@@ -77,9 +83,11 @@ def _check_line(text: str) -> str:
     return text
 
 
-def _pattern(pattern: str, expected: str) -> AfterValidator:
+def pattern(expression: str, expected: str) -> AfterValidator:
+    """The whole text must match; else an error says what was expected."""
+
     def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
+        if not re.fullmatch(expression, text):
             raise ValueError(f"expected {expected}")
         return text
 
@@ -109,11 +117,11 @@ def _check_epoch(value: Any) -> Any:
     raise ValueError(f"expected commit, or seconds since 1970 from {EPOCHS[0]} to {EPOCHS[-1]}")
 
 
-Version = Annotated[str, BeforeValidator(_text_if_number), _pattern(r"[0-9]+(\.[0-9]+)*", "a version such as 22.04")]
-KubernetesVersion = Annotated[str, _pattern(r"[0-9]+\.[0-9]+\.[0-9]+", "a version such as 1.33.6")]
-Package = Annotated[str, _pattern(r"[A-Za-z0-9][A-Za-z0-9+._:~=-]*", "a package name")]
-Name = Annotated[str, _pattern(r"[a-z0-9][a-z0-9_-]{0,62}", "lower-case letters, digits, - and _, without spaces")]
-KernelArgument = Annotated[str, _pattern(r"[A-Za-z0-9_.,:;=/@+%-]+", "one kernel argument without spaces")]
+Version = Annotated[str, BeforeValidator(_text_if_number), pattern(r"[0-9]+(\.[0-9]+)*", "a version such as 22.04")]
+KubernetesVersion = Annotated[str, pattern(r"[0-9]+\.[0-9]+\.[0-9]+", "a version such as 1.33.6")]
+Package = Annotated[str, pattern(r"[A-Za-z0-9][A-Za-z0-9+._:~=-]*", "a package name")]
+Name = Annotated[str, pattern(r"[a-z0-9][a-z0-9_-]{0,62}", "lower-case letters, digits, - and _, without spaces")]
+KernelArgument = Annotated[str, pattern(r"[A-Za-z0-9_.,:;=/@+%-]+", "one kernel argument without spaces")]
 Registry = Annotated[str, AfterValidator(check_registry)]
 Repository = Annotated[str, AfterValidator(_check_repository)]
 Tag = Annotated[str, AfterValidator(_check_tag)]
@@ -124,18 +132,18 @@ Secret = Annotated[str, AfterValidator(_check_secret)]
 RelativePath = Annotated[str, AfterValidator(_check_relative)]
 Architecture = Literal["amd64", "arm64"]
 Line = Annotated[str, AfterValidator(_check_line)]
-Title = Annotated[Line, _pattern(r"[^-].*", "a title that does not begin with -")]
-Release = Annotated[str, _pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*", "the name of a file in config/releases")]
-DistributionName = Annotated[str, _pattern(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters, digits and -")]
-Address = Annotated[str, _pattern(r"[A-Za-z0-9.:*/_\[\]-]+", "a host, domain or network such as 10.0.0.0/8")]
-Variable = Annotated[str, _pattern(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")]
+Title = Annotated[Line, pattern(r"[^-].*", "a title that does not begin with -")]
+Release = Annotated[str, pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*", "the name of a file in config/releases")]
+DistributionName = Annotated[str, pattern(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters, digits and -")]
+Address = Annotated[str, pattern(r"[A-Za-z0-9.:*/_\[\]-]+", "a host, domain or network such as 10.0.0.0/8")]
+Variable = Annotated[str, pattern(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")]
 AgentFile = Annotated[
     str,
-    _pattern(
+    pattern(
         r"(?!.*/\.\.(/|:|$))(/[A-Za-z0-9._@+-]+)+(:(/[A-Za-z0-9._@+-]+)+)?", "a path such as /etc/a, or source:target"
     ),
 ]
-LuetPackage = Annotated[str, _pattern(r"[A-Za-z0-9][A-Za-z0-9/@{}.+_-]*", "a package such as k8s/k3s@{version}")]
+LuetPackage = Annotated[str, pattern(r"[A-Za-z0-9][A-Za-z0-9/@{}.+_-]*", "a package such as k8s/k3s@{version}")]
 Architectures = Annotated[tuple[Architecture, ...], BeforeValidator(as_tuple)]
 Packages = Annotated[tuple[Package, ...], BeforeValidator(as_tuple)]
 Addresses = Annotated[tuple[Address, ...], BeforeValidator(as_tuple)]
@@ -143,14 +151,14 @@ AgentFiles = Annotated[tuple[AgentFile, ...], BeforeValidator(as_tuple)]
 LuetPackages = Annotated[tuple[LuetPackage, ...], BeforeValidator(as_tuple)]
 OsVersions = Annotated[tuple[Version, ...], BeforeValidator(as_tuple)]
 KubernetesVersions = Annotated[tuple[KubernetesVersion, ...], BeforeValidator(as_tuple)]
-Suite = Annotated[str, _pattern(r"[a-z]*", "the code name of a Debian suite, such as bookworm")]
+Suite = Annotated[str, pattern(r"[a-z]*", "the code name of a Debian suite, such as bookworm")]
 ChosenVersions = Annotated[Literal["all"] | tuple[KubernetesVersion, ...], BeforeValidator(_versions)]
 RelativePaths = Annotated[tuple[RelativePath, ...], BeforeValidator(as_tuple)]
 KernelArguments = Annotated[tuple[KernelArgument, ...], BeforeValidator(as_tuple)]
-UserName = Annotated[str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a Linux user name")]
-Flavor = Annotated[str, _pattern(r"[A-Za-z0-9._-]+", "a flavor such as palette")]
-AgentVersion = Annotated[str, _pattern(r"[A-Za-z0-9._-]+", "a version such as v4.9.38")]
-Builder = Annotated[str, _pattern(r"[A-Za-z0-9._-]*", "the name of a buildx builder")]
+UserName = Annotated[str, pattern(r"[a-z_][a-z0-9_-]{0,31}", "a Linux user name")]
+Flavor = Annotated[str, pattern(r"[A-Za-z0-9._-]+", "a flavor such as palette")]
+AgentVersion = Annotated[str, pattern(r"[A-Za-z0-9._-]+", "a version such as v4.9.38")]
+Builder = Annotated[str, pattern(r"[A-Za-z0-9._-]*", "the name of a buildx builder")]
 Epoch = Annotated[
     int,
     BeforeValidator(_check_epoch),

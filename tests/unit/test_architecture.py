@@ -7,6 +7,7 @@ from pathlib import Path
 PURE = [
     "errors",
     "values",
+    "builderset",
     "model",
     "yamltext",
     "layers",
