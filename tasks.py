@@ -427,6 +427,30 @@ def config_environments(_: Context) -> None:
     sys.stdout.write("".join(f"{name}\n" for name in environment_names(ROOT)))
 
 
+@task(name="create")
+def builder_create(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Make docker and buildx know the builders of the environment."""
+    from edgebuild import preflight
+
+    preflight.create(session(env, set))
+
+
+@task(name="check")
+def builder_check(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Check the builders: reachable, new enough, of the right platform; one line each, with the remedy."""
+    from edgebuild import preflight
+
+    preflight.check(session(env, set))
+
+
+@task(name="remove")
+def builder_remove(_: Context, env: str = "", set: list[str] | None = None) -> None:
+    """Make docker and buildx forget the builders of the environment."""
+    from edgebuild import preflight
+
+    preflight.remove(session(env, set))
+
+
 ns = Collection(
     build_all_images,
     build_provider_images,
@@ -452,3 +476,4 @@ ns.add_collection(Collection("mirror", mirror_plan, mirror_export, mirror_import
 ns.add_collection(
     Collection("config", config_show, config_import_arg, config_generate, config_environments), name="config"
 )
+ns.add_collection(Collection("builder", builder_create, builder_check, builder_remove), name="builder")

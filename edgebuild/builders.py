@@ -52,7 +52,9 @@ def too_old(needed: Iterable[Feature], versions: Mapping[str, str]) -> list[str]
         # Distributions build BuildKit into the engine as v0.0.0: the engine's own version has been checked then.
         if have and (found := (int(have[1]), int(have[2]))) != (0, 0) and found < feature.minimum:
             wanted = ".".join(map(str, feature.minimum))
-            problems.append(f"{feature.name} needs {feature.program} {wanted}, and there is {'.'.join(map(str, found))}")
+            problems.append(
+                f"{feature.name} needs {feature.program} {wanted}, and there is {'.'.join(map(str, found))}"
+            )
     return problems
 
 
@@ -60,8 +62,8 @@ def too_old(needed: Iterable[Feature], versions: Mapping[str, str]) -> list[str]
 class Builder:
     """One of an environment's builders. `known_as` is its name in docker's and buildx's own lists.
 
-    It holds a hash of all that was said of it: another address in the file is another builder, and two clones of a
-    repository do not take each other's.
+    It holds hashes of the repository's folder and of all that was said of it: another address in the file is another
+    builder, and two clones of a repository do not take each other's.
     """
 
     name: str
@@ -72,8 +74,12 @@ class Builder:
     def known_as(self) -> str:
         if isinstance(self.settings, DockerBuilder) and "://" not in self.settings.endpoint:
             return self.settings.endpoint
-        said = f"{self.root}\0{self.settings.model_dump_json(exclude={'jobs', 'platforms'})}"
-        return f"{PREFIX}-{self.name}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+        return f"{self.family}{_short(self.settings.model_dump_json(exclude={'jobs', 'platforms'}))}"
+
+    @property
+    def family(self) -> str:
+        """How the names of this builder begin, also those of what the file said of it before."""
+        return f"{PREFIX}-{self.name}-{_short(str(self.root))}-"
 
     @property
     def is_here(self) -> bool:
@@ -83,7 +89,7 @@ class Builder:
     @property
     def is_ours(self) -> bool:
         """Whether we make it; a docker context of the user's is only used."""
-        return self.known_as.startswith(f"{PREFIX}-{self.name}-")
+        return self.known_as.startswith(self.family)
 
     @property
     def docker(self) -> tuple[str, ...]:
@@ -91,6 +97,10 @@ class Builder:
         if isinstance(self.settings, DockerBuilder) and not self.is_here:
             return ("docker", "--context", self.known_as)
         return DOCKER
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def create_argv(builder: Builder) -> list[str]:
@@ -154,13 +164,18 @@ def inspect_argv(builder: Builder, *, start: bool = False) -> list[str]:
     return [*argv, builder.known_as]
 
 
-def remove_argv(builder: Builder) -> list[str]:
-    """What makes docker or buildx forget it; pods go with it. Nothing for a context that is not ours."""
-    if not builder.is_ours:
-        return []
-    if isinstance(builder.settings, DockerBuilder):
-        return ["docker", "context", "rm", "--force", builder.known_as]
-    return ["docker", "buildx", "rm", "--force", builder.known_as]
+CONTEXTS = ("docker", "context", "ls", "--format", "{{.Name}}")
+BUILDERS = ("docker", "buildx", "ls")
+
+
+def old_ones(builder: Builder, contexts: str, listed: str) -> list[list[str]]:
+    """What removes all that it was ever known as, by the output of CONTEXTS and BUILDERS; pods go with it."""
+    own = [name for name in contexts.split() if name.startswith(builder.family)]
+    made = [line.split()[0].rstrip("*") for line in listed.splitlines() if line.startswith(builder.family)]
+    return [
+        *(["docker", "context", "rm", "--force", name] for name in own),
+        *(["docker", "buildx", "rm", "--force", name] for name in made if name not in own),
+    ]
 
 
 @dataclass(frozen=True)
@@ -176,7 +191,9 @@ def read_inspect(text: str) -> Told:
     """The output of inspect_argv. With several nodes: what all of them offer, and the oldest BuildKit."""
     fields = re.findall(r"^(\w[\w ]*?):[ \t]*(.*)$", text, re.MULTILINE)
     found = {name.lower(): [value for other, value in fields if other.lower() == name.lower()] for name, _ in fields}
-    offers = [frozenset(part.strip().rstrip("*") for part in value.split(",")) for value in found.get("platforms", [])]
+    offers = [
+        frozenset(part.strip().rstrip("*") for part in value.split(",")) for value in found.get("platforms", [])
+    ]
     errors = [value for value in found.get("error", []) if value]
     errors += [f"its state is {value}" for value in found.get("status", []) if value != "running"]
     if not errors and not found.get("status"):
@@ -193,7 +210,12 @@ def _numbers(version: str) -> list[int]:
 
 
 # What is built together, as a family of caches: each target has a tag of its own there, so that no two write one.
-FAMILIES = {"base-image": "base", "installer-image": "boot-tree", "boot-tree": "boot-tree", "provider-image": "provider"}
+FAMILIES = {
+    "base-image": "base",
+    "installer-image": "boot-tree",
+    "boot-tree": "boot-tree",
+    "provider-image": "provider",
+}
 
 
 def cache_sets(

@@ -14,6 +14,7 @@ from edgebuild.errors import InputError
 from edgebuild.layers import parse_layer
 from edgebuild.model import Environment
 from edgebuild.plan import upstream_sources
+from edgebuild.values import Section
 
 STAGES = ("base-image", "tools")  # of the Dockerfile, whose packages are locked
 HEAD = """\

@@ -282,7 +282,9 @@ class Environment(Section):
 
     def _builder_problems(self) -> list[str]:
         platform = f"linux/{self.os.arch}"
-        problems = ["builder: name either one builder, or several in builders"] if self.builder and self.builders else []
+        problems = (
+            ["builder: name either one builder, or several in builders"] if self.builder and self.builders else []
+        )
         if self.builders and not any(platform in each.platforms for each in self.builders.values()):
             problems.append(f"builders: none is for {platform}, which os.arch asks for")
         return problems

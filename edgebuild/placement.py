@@ -36,9 +36,7 @@ def ranked(places: Iterable[Place], group: Group) -> list[Place]:
     return sorted((each for each in places if group.platform in each.platforms), key=weight, reverse=True)
 
 
-def place(
-    waiting: Sequence[Group], places: Sequence[Place], busy: Mapping[str, int]
-) -> tuple[Group, Place] | None:
+def place(waiting: Sequence[Group], places: Sequence[Place], busy: Mapping[str, int]) -> tuple[Group, Place] | None:
     """The next group to begin, and where: the warmest builder that has room. None when nobody has.
 
     `busy` is how many groups each builder has at work.

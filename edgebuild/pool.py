@@ -1,10 +1,10 @@
 """Groups of work spread over builders: a queue, so many threads as the builders have jobs, and who is lost."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from edgebuild.errors import EdgebuildError, ToolError
 from edgebuild.placement import Group, Place, place
@@ -52,10 +52,7 @@ class Pool(Generic[Result]):
                         if stop_at(results[-1][2]):
                             waiting.clear()
             except BaseException:
-                for future in at_work:
-                    future.cancel()
-                for child in running():  # else the threads wait for their builds, and we for the threads
-                    stop(child)
+                _end(at_work)
                 raise
         return results
 
@@ -81,6 +78,15 @@ class Pool(Generic[Result]):
         if where.name not in self.lost:
             self.lost[where.name] = error.message.splitlines()[0]
             self.say(f"builder {where.name} is left out, its work goes to another: {self.lost[where.name]}")
+
+
+def _end(at_work: Collection[Future[Any]]) -> None:
+    """End what is at work: else the threads wait for their builds, and we for the threads."""
+    for future in at_work:
+        future.cancel()
+    while at_work and wait(at_work, timeout=1).not_done:
+        for child in running():  # again and again: what ends may be followed by another
+            stop(child)
 
 
 def none_left(platform: str, places: Sequence[Place], lost: Mapping[str, str]) -> ToolError:
