@@ -170,6 +170,31 @@ def iso(_: Context, env: list[str] | None = None, set: list[str] | None = None, 
     _build(env, set, ISO_KINDS, again=again)
 
 
+@task(
+    help={
+        **ENV,
+        "sites": "a CSV file with a row for each site, or a pattern of YAML files, in quotes: 'sites/*.yaml'",
+        "kind": "iso, or cidata: a small ISO with the user-data alone (default: iso)",
+        "user-data": "the template of the user-data; a site's values are site.NAME (default: user-data.j2)",
+        "jobs": "ISOs that are written at the same time (default: 2)",
+    }
+)
+def site_isos(
+    _: Context,
+    sites: str = "",
+    kind: str = "iso",
+    user_data: str = "",
+    jobs: int = 0,
+    env: str = "",
+    set: list[str] | None = None,
+) -> None:
+    """Build an ISO for each site of a fleet, with its own user-data, and an index of them."""
+    from edgebuild import fleet
+    from edgebuild.siteplan import Options
+
+    fleet.make(session(env, set), Options(sites, kind, user_data, jobs))
+
+
 @task()
 def checksum(_: Context, env: str = "", set: list[str] | None = None) -> None:
     """Read the ISO again and compare it with its checksum."""
@@ -458,6 +483,7 @@ ns = Collection(
     base_image,
     iso_image,
     iso,
+    site_isos,
     checksum,
     push,
     profile,

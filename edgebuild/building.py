@@ -20,7 +20,7 @@ from edgebuild.assess import (
 )
 from edgebuild.bootstrap import recorded_digest
 from edgebuild.engine import Engine, ensure_engine
-from edgebuild.errors import BuildError, EdgebuildError
+from edgebuild.errors import BuildError, EdgebuildError, InputError
 from edgebuild.images import Built, Work, build_images
 from edgebuild.leftovers import remove_containers
 from edgebuild.materials import iso_key, open_contents
@@ -105,6 +105,11 @@ def _open(session: Session, kinds: Sequence[Kind], targets: Sequence[Target], op
     has = {target.kind for target in targets}
     needs_secrets = "iso" in has or ("provider-image" in has and bool(session.environment.secrets.luet_auth))
     prepared = prepare(session, with_secrets=needs_secrets)
+    if "iso" in has and prepared.for_sites:
+        raise InputError(
+            "user-data.j2 asks for values of a site, `site.…`: there is one ISO for each site",
+            hint=f"./inv site-isos --env {session.plan.environment} --sites sites.csv",
+        )
     return Build(
         session, [kind for kind in kinds if kind in has], prepared, targets, documents.signer_of(session), options
     )

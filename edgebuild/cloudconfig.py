@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 import yaml
+from jinja2.meta import find_undeclared_variables
 
 from edgebuild.cloudconfig_keys import ROOT_KEYS, check
 from edgebuild.errors import InputError
@@ -15,21 +16,30 @@ from edgebuild.quoting import NO_UTF_8, yaml_line
 from edgebuild.yamltext import Loader, YamlProblem, read_yaml
 
 HEADERS = ("#cloud-config",)
+SITE = "site"
 MAX_BYTES = 2_000_000  # Kairos ignores larger files
 HASHED = re.compile(r"\$(1|2[abxy]|5|6|7|y|gy)\$")
 SALT_CHARACTERS = 16
 
 
-def render_user_data(template: str, values: Mapping[str, Any]) -> str:
+def render_user_data(template: str, values: Mapping[str, Any], *, source: str = "user-data.j2") -> str:
     """The template with these values. Raises InputError with its line for what the template does wrong."""
     if len(template) >= MAX_BYTES:
-        raise InputError("user-data.j2: larger than 2 MB; Kairos ignores such a file")
+        raise InputError(f"{source}: larger than 2 MB; Kairos ignores such a file")
     try:
         return Sandbox(statements=True, finalize=yaml_line).render_text(template, values)
     except jinja2.TemplateSyntaxError as error:
-        raise InputError(f"user-data.j2:{error.lineno}: {error.message}") from error
+        raise InputError(f"{source}:{error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
-        raise InputError(f"user-data.j2:{_line(error)}: {error.message}") from error
+        raise InputError(f"{source}:{_line(error)}: {error.message}") from error
+
+
+def is_for_sites(template: str) -> bool:
+    """Whether it asks for values of a site, `site.NAME`. What cannot be read does not: rendering it says why."""
+    try:
+        return SITE in find_undeclared_variables(jinja2.Environment().parse(template))  # noqa: S701 - not rendered
+    except (jinja2.TemplateError, RecursionError):
+        return False
 
 
 def _line(error: jinja2.TemplateError) -> int:
@@ -41,7 +51,7 @@ def _line(error: jinja2.TemplateError) -> int:
     return line
 
 
-class _UniqueKeys(Loader):
+class UniqueKeys(Loader):
     """A mapping with the same key twice is an error: the first one would silently lose."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -64,7 +74,7 @@ def check_user_data(text: str, *, source: str = "user-data.j2") -> list[str]:
     if len(text.encode()) >= MAX_BYTES:
         return [f"{source}: larger than 2 MB; Kairos ignores such a file"]
     try:
-        data = read_yaml(text, _UniqueKeys)
+        data = read_yaml(text, UniqueKeys)
     except YamlProblem as error:
         line = f" (rendered line {error.line})" if error.line else ""
         return [f"{source}: {error.problem}{line}"]

@@ -81,7 +81,8 @@ def build_iso(
     # Not in /tmp: what a killed run leaves of it goes with the next run.
     with tempfile.TemporaryDirectory(prefix=".site-", dir=staging) as folder:
         texts = {"user-data": prepared.user_data, "grub.cfg": prepared.texts["grub.cfg"]}
-        request = request_iso(session, inputs, boot_tree, site_folder(Path(folder), texts))
+        site = site_folder(Path(folder), {name: padded(text.encode()) for name, text in texts.items()})
+        request = request_iso(session, inputs, boot_tree, site)
         made = None if again else respin.respin(session, request, path)
         if made is None:
             result = assemble(request, path)
@@ -99,11 +100,11 @@ def build_iso(
     )
 
 
-def site_folder(folder: Path, texts: Mapping[str, str]) -> Path:
+def site_folder(folder: Path, texts: Mapping[str, bytes]) -> Path:
     """A site's texts as they stand on the ISO, for this user only, in `folder`."""
     for name, text in texts.items():
         (folder / name).touch(mode=0o600)
-        (folder / name).write_bytes(padded(text.encode()))
+        (folder / name).write_bytes(text)
     return folder
 
 

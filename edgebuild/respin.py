@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgebuild import gate
+from edgebuild import gate, sums
 from edgebuild.contents import Contents
 from edgebuild.copying import Original, Patch
 from edgebuild.iso import (
@@ -106,6 +106,11 @@ def layout(request: IsoRequest, contents: Contents) -> str:
         "sectors": {name: -(-file.stat().st_size // SECTOR) for name, file in exchanged.items()},
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def contents_of(request: IsoRequest) -> dict[str, str]:
+    """SHA-256 in hex of each file that may be exchanged, by its path on the ISO."""
+    return {name: sums.digest(file) for name, file in _exchangeable(request).items()}
 
 
 def _exchangeable(request: IsoRequest) -> dict[str, Path]:

@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgebuild import cloudconfig, grub, render, report, secrets
 from edgebuild.commit import dated
@@ -90,6 +91,7 @@ class Prepared:
     texts: dict[str, str]  # file name below inputs/ to text, without any secret
     user_data: str  # with secrets
     secret_values: dict[str, str]
+    for_sites: bool = False  # user-data.j2 asks for values of a site, and stands there as it is
 
 
 def prepare(session: Session, *, with_secrets: bool, locking: bool = False) -> Prepared:
@@ -114,8 +116,13 @@ def prepare(session: Session, *, with_secrets: bool, locking: bool = False) -> P
     }
     source = _fork_file(root, "Dockerfile.j2")
     dockerfile = render.render_dockerfile(plan, environment, inputs, source, session.lock, check_lock=not locking)
-    shown = _user_data(session, {name: f"<{reference}>" for name, reference in references.items()})
-    user_data = _user_data(session, values) if with_secrets else shown
+    template = _fork_file(root, "user-data.j2")
+    for_sites = cloudconfig.is_for_sites(template)
+    if for_sites:
+        shown = user_data = template
+    else:
+        shown = _user_data(session, template, {name: f"<{reference}>" for name, reference in references.items()})
+        user_data = _user_data(session, template, values) if with_secrets else shown
     return Prepared(
         inputs,
         {
@@ -127,6 +134,7 @@ def prepare(session: Session, *, with_secrets: bool, locking: bool = False) -> P
         },
         user_data,
         values,
+        for_sites,
     )
 
 
@@ -137,11 +145,11 @@ def _fork_file(root: Path, name: str) -> str:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from error
 
 
-def _user_data(session: Session, values: dict[str, str]) -> str:
-    """user-data.j2 with these secrets, checked against what Palette and Kairos document."""
+def template_names(session: Session, values: Mapping[str, str]) -> dict[str, Any]:
+    """What stands for each name in user-data.j2, with these secrets."""
     environment = session.environment
     password = values.get("user_password") or DEFAULT_PASSWORD
-    names = {
+    return {
         **environment.model_dump(by_alias=True),
         "environment": session.plan.environment,
         "secrets": {name: values.get(name, "") for name in type(environment.secrets).model_fields},
@@ -152,7 +160,11 @@ def _user_data(session: Session, values: dict[str, str]) -> str:
             ),
         },
     }
-    text = cloudconfig.render_user_data(_fork_file(session.root, "user-data.j2"), names)
+
+
+def _user_data(session: Session, template: str, values: Mapping[str, str]) -> str:
+    """The template with these secrets, checked against what Palette and Kairos document."""
+    text = cloudconfig.render_user_data(template, template_names(session, values))
     problems = cloudconfig.check_user_data(text)
     if problems:
         raise InputError.from_problems(problems, hint="edit user-data.j2; `./inv render` shows what becomes of it")
