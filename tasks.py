@@ -345,12 +345,31 @@ def doctor(_: Context, env: str = "", set: list[str] | None = None) -> None:
     checking.doctor(session(env, set))
 
 
-@task()
-def clean(_: Context, env: str = "", set: list[str] | None = None) -> None:
-    """Remove the results of an environment and its images from the engine."""
-    from edgebuild import workflow
+@task(
+    help={
+        **ENVS,
+        "older-than": "only what is older, such as 7d (m, h, d or w)",
+        "keep": "only the oldest, until what is left takes no more, such as 20GB",
+        "cache": "also what builds share: the builder's cache, which other projects may use too, and unused bases",
+        "dry-run": "only show what would go, and what it frees",
+        "yes": "do not ask",
+    }
+)
+def clean(
+    _: Context,
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    older_than: str = "",
+    keep: str = "",
+    cache: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+) -> None:
+    """Remove results of environments and their images from the engine: all, or by age and size."""
+    from edgebuild import cleaning
 
-    workflow.clean(session(env, set))
+    options = cleaning.Options(older_than=older_than, keep=keep, cache=cache, dry_run=dry_run, yes=yes)
+    cleaning.clean(sessions(env, set), options)
 
 
 MIRROR = {**ENVS, "from": "the folder of mirror.export"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgebuild import documents, gate, making, render, report, shards, space
+from edgebuild import budget, documents, gate, making, render, report, shards, space
 from edgebuild.assess import (
     TIMES,
     Assessment,
@@ -146,6 +146,7 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
     ]
     disks = space.by_device(disks)
     space.check(disks)
+    budget.make_room([each.session for each in builds], sum(disk.needed for disk in disks))
     for each in builds:
         making.bootstrap(each.session)
         # Of the base that is there now, and with an engine that answers.

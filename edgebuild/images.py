@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError
+from edgebuild.localimages import note_made
 from edgebuild.plan import Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
@@ -151,7 +152,7 @@ def bake_targets(
     if value := prepared.secret_values.get("luet_auth"):
         environment["EDGEBUILD_SECRET_LUET_AUTH"] = value
     with open_view(names) as view:
-        return bake(
+        result = bake(
             BakeRequest(
                 file=staging / "inputs/docker-bake.json",
                 targets=names,
@@ -165,6 +166,8 @@ def bake_targets(
             ),
             view,
         )
+    note_made(session.root, session.plan.environment, result.digests.values())
+    return result
 
 
 def _image_sizes(digests: Sequence[str]) -> dict[str, int]:

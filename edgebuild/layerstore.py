@@ -26,6 +26,7 @@ from edgebuild.container import container_argv
 from edgebuild.engine import endpoint
 from edgebuild.errors import EdgebuildError
 from edgebuild.imagescan import Image
+from edgebuild.localimages import stacks
 from edgebuild.registry import engine_errors
 from edgebuild.run import process, run
 
@@ -58,11 +59,7 @@ def layers_of(image: Image) -> list[Layer]:
     """The image's layers, lowest first. Raises NotReadable when the engine does not tell where they are."""
     if len(image.folders) != len(image.layers):
         raise NotReadable(f"the engine does not tell where the layers of {image.name} are")
-    found, chain = [], ""
-    for digest, folder in zip(image.layers, image.folders, strict=True):
-        chain = "sha256:" + hashlib.sha256(f"{chain} {digest}".encode()).hexdigest() if chain else digest
-        found.append(Layer(digest, chain, folder))
-    return found
+    return [Layer(*each) for each in zip(image.layers, stacks(image.layers), image.folders, strict=True)]
 
 
 def storage(client: Any) -> Path | None:

@@ -1,12 +1,15 @@
 """What the engine holds of an environment: its images, their age, and what they share. On Docker's own SDK."""
 
+import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from edgebuild.records import Records
 from edgebuild.registry import engine_errors, find_image
 
 # Entries of an image's history that make no layer.
@@ -34,7 +37,7 @@ def local_images(client: Any, references: Sequence[str]) -> list[LocalImage]:
         layers = {reference: _layers(image, client.api.history(image["Id"])) for reference, image in images.items()}
     shared, now = shared_bytes(layers), time.time()
     return [
-        LocalImage(name, image["Id"][7:19], now - _tagged(image), image["Size"], shared[name])
+        LocalImage(name, image["Id"][7:19], now - tagged(image), image["Size"], shared[name])
         for name, image in images.items()
     ]
 
@@ -58,7 +61,37 @@ def shared_bytes(layers: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, i
     return {name: sum(size for digest, size in found if users[digest] > 1) for name, found in layers.items()}
 
 
-def _tagged(image: Mapping[str, Any]) -> float:
-    """When the engine last gave the image this tag: reproducible images carry no date of their own."""
+def stacks(digests: Sequence[str]) -> list[str]:
+    """What the engine knows layers by: for each, lowest first, the digest of the stack up to it (chain id)."""
+    found: list[str] = []
+    for digest in digests:
+        below = f"{found[-1]} {digest}" if found else ""
+        found.append("sha256:" + hashlib.sha256(below.encode()).hexdigest() if below else digest)
+    return found
+
+
+def layer_sizes(image: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The bytes of an image's layers, by what the engine knows them by."""
+    sizes = _layers(image, history)
+    return dict(zip(stacks([digest for digest, _ in sizes]), [size for _, size in sizes], strict=True))
+
+
+def _made(root: Path) -> Records:
+    return Records(root / "build/.cache/images")
+
+
+def note_made(root: Path, environment: str, images: Iterable[str]) -> None:
+    """Note that builds of the repository at `root` made the images with these ids, for this environment."""
+    for image in images:
+        _made(root).add("made", image, environment=environment, when=time.time())
+
+
+def made_here(root: Path, image: str) -> Mapping[str, Any]:
+    """`environment` and `when` of an image that was made here; nothing of others'."""
+    return _made(root).get("made", image) or {}
+
+
+def tagged(image: Mapping[str, Any]) -> float:
+    """Seconds since 1970 when the engine gave the image its last tag: reproducible images carry no date of theirs."""
     text = (image.get("Metadata") or {}).get("LastTagTime") or image["Created"]
     return datetime.fromisoformat(re.sub(r"(\.\d{1,6})\d*", r"\1", text).replace("Z", "+00:00")).timestamp()

@@ -34,6 +34,7 @@ from edgebuild.values import (
     Repository,
     Secret,
     Section,
+    Size,
     Suite,
     Tag,
     Title,
@@ -115,6 +116,7 @@ class Push(Section):
 class Limits(Section):
     jobs: Annotated[int, Field(ge=0, le=1000)]
     target_memory: Annotated[int, Field(ge=0, le=1_000_000)]
+    disk: Size
 
 
 class Signing(Section):

@@ -155,6 +155,7 @@ Suite = Annotated[str, pattern(r"[a-z]*", "the code name of a Debian suite, such
 ChosenVersions = Annotated[Literal["all"] | tuple[KubernetesVersion, ...], BeforeValidator(_versions)]
 RelativePaths = Annotated[tuple[RelativePath, ...], BeforeValidator(as_tuple)]
 KernelArguments = Annotated[tuple[KernelArgument, ...], BeforeValidator(as_tuple)]
+Size = Annotated[str, pattern(r"|[0-9]{1,9}(\.[0-9]{1,3})? ?(MB|GB|TB)", "a size such as 100GB, or nothing")]
 UserName = Annotated[str, pattern(r"[a-z_][a-z0-9_-]{0,31}", "a Linux user name")]
 Flavor = Annotated[str, pattern(r"[A-Za-z0-9._-]+", "a flavor such as palette")]
 AgentVersion = Annotated[str, pattern(r"[A-Za-z0-9._-]+", "a version such as v4.9.38")]

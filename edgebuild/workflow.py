@@ -1,17 +1,15 @@
 """The short recipes around a build: each one straight line of steps, every step named as it starts."""
 
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgebuild import arguments, making, render, sums
 from edgebuild.config import check_name, load_environment
-from edgebuild.engine import ensure_engine, probe
+from edgebuild.engine import ensure_engine
 from edgebuild.errors import InputError, VerificationError
 from edgebuild.images import bake_targets
 from edgebuild.leftovers import remove_containers
-from edgebuild.run import run
 from edgebuild.seal import publish
 from edgebuild.session import Prepared, Session, prepare
 
@@ -71,25 +69,6 @@ def checksum(session: Session) -> None:
             hint=f"./inv iso --env {session.plan.environment}",
         )
     sys.stdout.write(f"{digest}  {shown}\n")
-
-
-def clean(session: Session) -> None:
-    """Remove the environment's results, and its images from the engine."""
-    folder = session.results.folder
-    with session.results.lock(session.say):
-        engine, problem = probe()
-        if engine:
-            tags = [tag for target in session.plan.targets for tag in target.tags]
-            tags += [f"edgebuild/{stage}:{session.plan.environment}" for stage in (render.TOOLS, render.BOOT_TOOLS)]
-            there = [tag for tag in tags if run(["docker", "image", "inspect", tag], check=False).returncode == 0]
-            if there:
-                run(["docker", "image", "rm", *there])
-            for tag in there:
-                sys.stdout.write(f"removed {tag}\n")
-        else:
-            session.say(f"images are left: {problem}")
-        shutil.rmtree(folder)
-    sys.stdout.write(f"removed {_shown(session, folder)}\n")
 
 
 def import_arguments(root: Path, file: Path, name: str) -> None:

@@ -37,7 +37,18 @@ PURE = [
     "secrets",
     "needles",
 ]
-PURE += ["sbom", "provenance", "arguments", "generated", "forecast", "report", "progress", "console", "imagecheck"]
+PURE += [
+    "sbom",
+    "provenance",
+    "arguments",
+    "generated",
+    "forecast",
+    "report",
+    "clearance",
+    "progress",
+    "console",
+    "imagecheck",
+]
 EFFECTS = [
     "run",
     "signing",
@@ -85,6 +96,9 @@ EFFECTS = [
     "packing",
     "crew",
     "sending",
+    "belongings",
+    "cleaning",
+    "budget",
 ]
 ORDER = [
     *PURE,
