@@ -150,7 +150,8 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
     for each in builds:
         making.bootstrap(each.session)
         # Of the base that is there now, and with an engine that answers.
-        each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
+        if each.session.environment.os.bootstrap or not each.assessment.engine_answers:
+            each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
         for line in report.decisions(each.assessment.reasons, expected(each.session, each.assessment)):
             each.session.say(line if alone else f"{each.name}: {line}")
     with space.watched(disks), contextlib.ExitStack() as stagings:
