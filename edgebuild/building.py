@@ -148,9 +148,11 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
     space.check(disks)
     budget.make_room([each.session for each in builds], sum(disk.needed for disk in disks))
     for each in builds:
-        making.bootstrap(each.session)
-        # Of the base that is there now, and with an engine that answers.
-        if each.session.environment.os.bootstrap or not each.assessment.engine_answers:
+        # With an engine that answers.
+        each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
+        if any(verdict.target.kind != "iso" for verdict in each.assessment.to_build):
+            making.bootstrap(each.session)
+            # Of the base that is there now.
             each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
         for line in report.decisions(each.assessment.reasons, expected(each.session, each.assessment)):
             each.session.say(line if alone else f"{each.name}: {line}")

@@ -1,5 +1,6 @@
 """What is written about artifacts: bills of materials, and where they come from; for result set and registry."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -125,16 +126,23 @@ def _bills(session: Session, artifacts: Sequence[Artifact], others: Sequence[Art
             subjects.setdefault(noted["inventory"], []).append((each.name, _subject(session, each)))
     found: dict[str, str] = {}
     for key, named in subjects.items():
-        inventory = sbom.parse_inventory((records.get("inventories", key) or {}).get("text", ""))
-        documents = sbom.bills(
-            [subject for _, subject in named],
-            inventory.packages,
-            parse_os_release(inventory.os_release),
-            epoch=session.environment.iso.epoch,
-            version=VERSION,
-        )
-        found |= {name: document for (name, _), document in zip(named, documents, strict=True)}
+        document = _common_document(session, key)
+        found |= {name: sbom.bill(document, subject) for name, subject in named}
     return found
+
+
+def _common_document(session: Session, inventory_key: str) -> Mapping[str, Any]:
+    """What the bills of all images with this inventory have in common; made once, and kept."""
+    records, epoch = session.results.records, session.environment.iso.epoch
+    key = hashlib.sha256(f"{inventory_key} {epoch} {VERSION}".encode()).hexdigest()
+    if noted := records.get("bills", key):
+        found: Mapping[str, Any] = noted["document"]
+        return found
+    inventory = sbom.parse_inventory((records.get("inventories", inventory_key) or {}).get("text", ""))
+    os_release = parse_os_release(inventory.os_release)
+    document = sbom.common_document(inventory.packages, os_release, epoch=epoch, version=VERSION)
+    records.add("bills", key, document=document)
+    return document
 
 
 def _subject(session: Session, artifact: Artifact) -> sbom.Subject:

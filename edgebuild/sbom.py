@@ -180,17 +180,24 @@ def bills(
     epoch: int,
     version: str,
 ) -> list[str]:
-    """A CycloneDX document for each of the subjects, which all hold these packages; JSON, the same for the same.
+    """A CycloneDX document for each of the subjects, which all hold these packages."""
+    document = common_document(packages, os_release, epoch=epoch, version=version)
+    return [bill(document, subject) for subject in subjects]
+
+
+def common_document(
+    packages: Iterable[Package], os_release: Mapping[str, str], *, epoch: int, version: str
+) -> dict[str, Any]:
+    """The document of all subjects that hold these packages, without a subject.
 
     `os_release` is that of the subjects; `epoch` is the date of all documents, in seconds since 1970; `version`
-    that of edgebuild. Costs a millisecond for each package, however many subjects there are.
+    that of edgebuild. Costs a millisecond for each package.
     """
-    document = _document(sorted(set(packages)), os_release, epoch, version)
-    return [_about(document, subject) for subject in subjects]
+    return _document(sorted(set(packages)), os_release, epoch, version)
 
 
-def _about(document: dict[str, Any], subject: Subject) -> str:
-    """The document with this subject, and the serial number that its content has."""
+def bill(document: Mapping[str, Any], subject: Subject) -> str:
+    """The common document with this subject, and the serial number that its content has, as JSON."""
     algorithm, _, value = subject.digest.partition(":")
     if algorithm != "sha256" or len(value) != 64:
         raise BuildError(f"{subject.name}: {subject.digest!r} is no sha256 digest")
