@@ -142,17 +142,17 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
         remove_containers(each.session.results.folder, each.session.say)
         finish_switch(each.session)
     disks = [
-        disk for each in builds for disk in space.disks(each.session, each.prepared.inputs, iso=_makes_iso(each))
+        disk
+        for each in builds
+        for disk in space.disks(each.session, each.prepared.inputs, iso=_makes_iso(each), images=_makes_images(each))
     ]
     disks = space.by_device(disks)
     space.check(disks)
     budget.make_room([each.session for each in builds], sum(disk.needed for disk in disks))
     for each in builds:
-        # With an engine that answers.
-        each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
-        if any(verdict.target.kind != "iso" for verdict in each.assessment.to_build):
+        if _makes_images(each):
             making.bootstrap(each.session)
-            # Of the base that is there now.
+            # Of the base that is there now, and with an engine that answers.
             each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
         for line in report.decisions(each.assessment.reasons, expected(each.session, each.assessment)):
             each.session.say(line if alone else f"{each.name}: {line}")
@@ -170,6 +170,12 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
 
 def _makes_iso(build: Build) -> bool:
     return build.iso is not None and bool(build.iso.reasons)
+
+
+def _makes_images(build: Build) -> bool:
+    """Also where no engine has told yet whether they are there."""
+    waiting = [each for each in build.assessment.to_build if each.target.kind != "iso"]
+    return bool(waiting) or not build.assessment.engine_answers
 
 
 def _work(build: Build, staging: Path) -> Work:
@@ -204,7 +210,9 @@ def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float
         build.searched = search_set(session, build.prepared, folder, [*made, *standing])
 
     drop = ("*.iso", "*.iso.sha256") if iso else ()
-    publish(session, staging, made, drop=drop, signer=build.signer, look=look, named=standing)
+    # Those of a build that took its time may have lost their names meanwhile.
+    named = standing if built.artifacts else build.assessment.unnamed
+    publish(session, staging, made, drop=drop, signer=build.signer, look=look, named=named)
     remember(session, build.assessment, made)
     note_files(session, [*made, *build.assessment.cached])
     build.artifacts = made

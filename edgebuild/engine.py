@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,16 +55,19 @@ def probe() -> tuple[Engine | None, str]:
     """The engine, or why there is none. Nothing is started."""
     if not shutil.which("docker"):
         return None, "docker is not installed"
-    result = run(["docker", "version", "--format", "{{json .}}"], check=False, timeout=60)
+    with ThreadPoolExecutor(max_workers=3) as pool:  # each of them takes as long as all
+        version = pool.submit(run, ["docker", "version", "--format", "{{json .}}"], check=False, timeout=60)
+        plugin = pool.submit(run, ["docker", "buildx", "version"], check=False)
+        where = pool.submit(endpoint)
+    result, buildx = version.result(), plugin.result()
     try:
         server = json.loads(result.stdout).get("Server")
     except (json.JSONDecodeError, AttributeError):
         server = None
     if not server:
         return None, (result.stderr.strip().splitlines() or ["the engine does not answer"])[-1]
-    buildx = run(["docker", "buildx", "version"], check=False)
     words = buildx.stdout.split() if buildx.returncode == 0 else []
-    return Engine(str(server["Version"]), next((word for word in words[1:2]), ""), endpoint()), ""
+    return Engine(str(server["Version"]), next((word for word in words[1:2]), ""), where.result()), ""
 
 
 def endpoint() -> str:

@@ -47,13 +47,13 @@ class Disk:
         return int(min(RESERVE_BYTES, shutil.disk_usage(self.folder).total * RESERVE_SHARE))
 
 
-def disks(session: Session, inputs: Inputs, *, iso: bool) -> list[Disk]:
-    """The file systems that a build writes to. An engine on another machine looks after its own."""
+def disks(session: Session, inputs: Inputs, *, iso: bool, images: bool = True) -> list[Disk]:
+    """The file systems that a build of these writes to. An engine on another machine looks after its own."""
     results, last = session.results.folder, session.results.readable_artifacts()
     content = sum((session.root / each).stat().st_size for each in inputs.content)
     needed = iso_bytes(session.plan, last, content) if iso else 0
     found = [Disk("the results", there(results), needed, "./inv clean --env NAME removes an environment's results")]
-    if endpoint().startswith("unix:"):
+    if images and endpoint().startswith("unix:"):
         folder = there(Path(run(["docker", "info", "--format", "{{.DockerRootDir}}"]).stdout.strip()))
         needed = engine_bytes(session.plan, last)
         found.insert(0, Disk("the engine", folder, needed, "docker system df; docker builder prune"))
