@@ -34,12 +34,16 @@ def missing_packages(distribution: str, *, root: bool, there: Callable[[str], ob
     return missing
 
 
-def bootstrap_base(folder: Path, *, suite: str, arch: str, consent: Consent) -> Path:
-    """`folder`/base.tar: a Debian root file system; made once, then kept. Raises BuildError or ToolError."""
+def bootstrap_base(folder: Path, *, suite: str, arch: str, consent: Consent, mirror: str = "") -> Path:
+    """`folder`/base.tar: a Debian root file system; made once, then kept. Raises BuildError or ToolError.
+
+    Its packages come from `mirror`, else from where this machine's own do.
+    """
     tar, made_from = folder / "base.tar", folder / "made-from.json"
     distribution = read_os_release().get("ID", "")
     own = mirror_of(read_sources(), read_os_release().get("VERSION_CODENAME", "")) if distribution in DEBIAN else None
-    argv = mmdebstrap_argv(suite, arch, Path("base.tar"), own.uri if own else "")
+    address = mirror or (own.uri if own else "")
+    argv = mmdebstrap_argv(suite, arch, Path("base.tar"), address)
     recipe = {"argv": argv, "epoch": FIXED_EPOCH}
     with locked(folder / ".lock", consent.say, "base"):  # environments share it
         for left in folder.glob("partial-*"):
@@ -56,7 +60,7 @@ def bootstrap_base(folder: Path, *, suite: str, arch: str, consent: Consent) -> 
         partial = folder / f"partial-{os.getpid()}.tar"
         try:
             run(
-                mmdebstrap_argv(suite, arch, partial, own.uri if own else ""),
+                mmdebstrap_argv(suite, arch, partial, address),
                 env={"SOURCE_DATE_EPOCH": str(FIXED_EPOCH), "DEBIAN_FRONTEND": "noninteractive"},
             )
             digest = sums.digest(partial)

@@ -25,7 +25,8 @@ def bootstrap(session: Session) -> None:
     if not os_.bootstrap:
         return
     folder = session.root / render.bootstrap_folder(session.environment)
-    bootstrap_base(folder, suite=os_.bootstrap, arch=os_.arch, consent=session.consent)
+    mirror = session.environment.package_mirrors.get(os_.distribution, "")
+    bootstrap_base(folder, suite=os_.bootstrap, arch=os_.arch, consent=session.consent, mirror=mirror)
     if session.lock and session.lock.base and (found := recorded_digest(folder)) != session.lock.base:
         name = session.plan.environment
         raise BuildError(

@@ -13,8 +13,9 @@ from edgebuild import mirror, report
 from edgebuild.errors import EdgebuildError, InputError, RegistryError, ToolError, VerificationError
 from edgebuild.layout import WHEELS, Layout
 from edgebuild.locking import locked
+from edgebuild.packages import package_distributions
 from edgebuild.plan import mirrored
-from edgebuild.pulls import Pull, kubernetes_tags, merged, mirror_lines, package_distributions, pulled_images
+from edgebuild.pulls import Pull, kubernetes_tags, merged, mirror_lines, pulled_images
 from edgebuild.registry import split_reference
 from edgebuild.run import CommandFailed, run
 from edgebuild.session import Session, prepare

@@ -9,8 +9,6 @@ from edgebuild.model import Environment
 from edgebuild.plan import mirrored
 from edgebuild.stages import parse_stages
 
-TOOLS_DISTRIBUTION = "debian"  # of the stage that makes boot trees
-
 
 @dataclass(frozen=True)
 class Pull:
@@ -61,14 +59,6 @@ def merged(pulls: Iterable[Pull]) -> list[Pull]:
             environments=tuple(dict.fromkeys((*other.environments, *each.environments))),
         )
     return [found[key] for key in sorted(found)]
-
-
-def package_distributions(environment: Environment) -> list[str]:
-    """The distributions whose package archives the build steps ask."""
-    os_ = environment.os
-    system = environment.distributions[os_.distribution]
-    installs = os_.bootstrap or os_.packages or system.common_packages or os_.arch in system.step_architectures
-    return sorted({TOOLS_DISTRIBUTION, *([os_.distribution] if installs else [])})
 
 
 def kubernetes_tags(environment: Environment, tags: Iterable[str]) -> list[str]:

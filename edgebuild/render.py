@@ -14,6 +14,7 @@ from edgebuild.errors import InputError
 from edgebuild.inputs import Inputs
 from edgebuild.lock import Lock, apt_preferences, package_lines, pinned_package
 from edgebuild.model import Environment
+from edgebuild.packages import package_distributions
 from edgebuild.plan import Plan, Target, profile_values, upstream_images, upstream_sources
 from edgebuild.values import FIXED_EPOCH, OS_FAMILIES
 
@@ -112,6 +113,11 @@ def _dockerfile_values(plan: Plan, environment: Environment, inputs: Inputs) -> 
     distribution = environment.kubernetes.distribution
     pipeline = environment.pipeline
     return {
+        "package_mirrors": {
+            name: {"address": environment.package_mirrors[name], "family": OS_FAMILIES[name]}
+            for name in package_distributions(environment)
+            if name in environment.package_mirrors
+        },
         **{name: getattr(environment, name) for name in ("os", "kubernetes", "iso", "secrets", "pipeline")},
         "environment": plan.environment,
         "release": plan.release,

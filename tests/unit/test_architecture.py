@@ -14,6 +14,7 @@ PURE = [
     "expressions",
     "config",
     "plan",
+    "packages",
     "lock",
     "links",
     "archives",
