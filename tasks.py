@@ -58,7 +58,9 @@ BUILD = {
     "fail-fast": "stop at the first target that fails",
     "jobs": "how many targets are built at once (default: limits.jobs)",
     "shard": "only a part of all targets, such as 1/3: the same on every machine",
+    "offline": "ask nobody but the mirrors, and prove it",
 }
+ONE_KIND = {**ENVS, "again": BUILD["again"], "offline": BUILD["offline"]}
 
 
 def task(**options: Any) -> Any:
@@ -89,6 +91,10 @@ def _build(
     return opened
 
 
+def _settings(settings: list[str] | None, offline: bool) -> list[str]:
+    return [*(settings or []), *(["offline=true"] if offline else [])]
+
+
 @task(help={**BUILD, "push": "push the provider images afterwards"})
 def build_all_images(
     _: Context,
@@ -99,11 +105,12 @@ def build_all_images(
     fail_fast: bool = False,
     jobs: int = 0,
     shard: str = "",
+    offline: bool = False,
 ) -> None:
     """Build provider images, installer image, ISO with checksum, and the cluster profile."""
     from edgebuild.plan import ALL_KINDS
 
-    opened = _build(env, set, ALL_KINDS, again=again, fail_fast=fail_fast, jobs=jobs, shard=shard)
+    opened = _build(env, _settings(set, offline), ALL_KINDS, again=again, fail_fast=fail_fast, jobs=jobs, shard=shard)
     if push:
         _push(opened, shard=shard)
 
@@ -118,9 +125,12 @@ def build_provider_images(
     fail_fast: bool = False,
     jobs: int = 0,
     shard: str = "",
+    offline: bool = False,
 ) -> None:
     """Build the provider images of all Kubernetes versions, and the cluster profile."""
-    opened = _build(env, set, ["provider-image"], again=again, fail_fast=fail_fast, jobs=jobs, shard=shard)
+    opened = _build(
+        env, _settings(set, offline), ["provider-image"], again=again, fail_fast=fail_fast, jobs=jobs, shard=shard
+    )
     if push:
         _push(opened, shard=shard)
 
@@ -135,39 +145,60 @@ def _push(opened: "list[Session]", *, verified: bool = False, shard: str = "") -
             delivery.push_images(each, targets, verified=verified)
 
 
-@task(help={**ENV, "k8s-version": "the Kubernetes version, such as 1.33.6"})
-def provider_image(_: Context, k8s_version: str = "", env: str = "", set: list[str] | None = None) -> None:
+@task(help={**ENV, "k8s-version": "the Kubernetes version, such as 1.33.6", "offline": BUILD["offline"]})
+def provider_image(
+    _: Context, k8s_version: str = "", env: str = "", set: list[str] | None = None, offline: bool = False
+) -> None:
     """Build the provider image of one Kubernetes version."""
     from edgebuild import building
     from edgebuild.errors import InputError
 
     if not k8s_version:
         raise InputError("provider-image needs --k8s-version", hint="./inv provider-image --k8s-version 1.33.6")
-    opened = session(env, set)
+    settings = _settings(set, offline)
+    opened = session(env, settings)
     if k8s_version not in opened.environment.versions:
-        opened = session(env, [*(set or []), f"kubernetes.versions={k8s_version}"])
+        opened = session(env, [*settings, f"kubernetes.versions={k8s_version}"])
     target = next(each for each in opened.plan.targets if each.kubernetes_version == k8s_version)
     building.build([opened], ["provider-image"], building.Options(only=target.name))
 
 
-@task(help={**ENVS, "again": BUILD["again"]})
-def base_image(_: Context, env: list[str] | None = None, set: list[str] | None = None, again: bool = False) -> None:
+@task(help=ONE_KIND)
+def base_image(
+    _: Context,
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    again: bool = False,
+    offline: bool = False,
+) -> None:
     """Build what provider images and installer share."""
-    _build(env, set, ["base-image"], again=again)
+    _build(env, _settings(set, offline), ["base-image"], again=again)
 
 
-@task(help={**ENVS, "again": BUILD["again"]})
-def iso_image(_: Context, env: list[str] | None = None, set: list[str] | None = None, again: bool = False) -> None:
+@task(help=ONE_KIND)
+def iso_image(
+    _: Context,
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    again: bool = False,
+    offline: bool = False,
+) -> None:
     """Build the installer image: the live system of the ISO."""
-    _build(env, set, ["installer-image"], again=again)
+    _build(env, _settings(set, offline), ["installer-image"], again=again)
 
 
-@task(help={**ENVS, "again": BUILD["again"]})
-def iso(_: Context, env: list[str] | None = None, set: list[str] | None = None, again: bool = False) -> None:
+@task(help=ONE_KIND)
+def iso(
+    _: Context,
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    again: bool = False,
+    offline: bool = False,
+) -> None:
     """Build the installer ISO and its checksum."""
     from edgebuild.plan import ISO_KINDS
 
-    _build(env, set, ISO_KINDS, again=again)
+    _build(env, _settings(set, offline), ISO_KINDS, again=again)
 
 
 @task(

@@ -39,13 +39,15 @@ class BakeRequest:
 class BakeResult:
     """Per target: the image's digest as the engine knows it, and the seconds spent in its own steps.
 
-    `upstream` has the digest of each image that was built on, `stages` the seconds of each stage that ran.
+    `upstream` has the digest of each image that was built on, `stages` the seconds of each stage that ran,
+    `asked` all that BuildKit asked for outside.
     """
 
     digests: Mapping[str, str]
     seconds: Mapping[str, float]
     upstream: Mapping[str, str]
     stages: Mapping[str, float] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
 
 
 def bake_argv(request: BakeRequest) -> list[str]:
@@ -95,7 +97,7 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
     if code:
         raise failure(state.failed, other, request.log)
     seconds = {target: state.seconds(target) for target in request.targets}
-    return BakeResult(_digests(request.metadata), seconds, state.upstream, state.ran)
+    return BakeResult(_digests(request.metadata), seconds, state.upstream, state.ran, frozenset(state.asked))
 
 
 def _write(line: Line, log: IO[str]) -> None:

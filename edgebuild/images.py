@@ -7,6 +7,7 @@ from pathlib import Path
 from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError
 from edgebuild.localimages import note_made
+from edgebuild.offline import prove
 from edgebuild.plan import Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
@@ -167,6 +168,8 @@ def bake_targets(
             view,
         )
     note_made(session.root, session.plan.environment, result.digests.values())
+    if session.environment.offline:
+        prove(result.asked, session.environment.registries.mirrors)
     return result
 
 

@@ -6,11 +6,15 @@ its bytes stay provable: stored under its digest, they name the image of a platf
 
 from collections.abc import Sequence
 
+from edgebuild.errors import InputError
 from edgebuild.imagetree import ImageTree, Manifest, image_tree
 from edgebuild.oci import INDEX, MANIFEST, Registry, describe
+from edgebuild.pulls import Pull
 from edgebuild.referrers import EMPTY, EMPTY_BYTES, written
-from edgebuild.transport import NotThere
+from edgebuild.registry import split_reference
+from edgebuild.transport import NotThere, Patience
 
+PATIENCE = Patience(connect_seconds=5.0, read_seconds=15.0, attempts=2)  # the person waits to begin
 KEPT = "application/vnd.edgebuild.kept-index.v1"  # no index to a registry: it would look for the other platforms
 
 
@@ -46,3 +50,31 @@ def platform_images(
         return Manifest(wanted, INDEX, data)
 
     return image_tree(read, digest, platforms, name)
+
+
+def settle(pulls: Sequence[Pull], name: str) -> dict[str, str]:
+    """Upstream reference to the digest by which its mirror serves the platform's image: the index's own, or else
+    that of the image which the index names.
+
+    Raises InputError that names every image the mirrors lack, RegistryError when they cannot be asked.
+    """
+    registries: dict[str, Registry] = {}
+    found, missing = {}, []
+    for pull in pulls:
+        host, repository, _ = split_reference(pull.asked)
+        registry = registries.setdefault(host, Registry(host, patience=PATIENCE))
+        try:
+            if registry.exists(repository, pull.digest):
+                found[pull.source] = pull.digest
+                continue
+            tree = platform_images(registry, repository, pull.digest, pull.platforms, pull.source)
+            [image] = tree.images
+            found[pull.source] = image.digest
+        except NotThere:
+            missing.append(f"{pull.source}@{pull.digest[:19]}: is not in the mirror, at {pull.asked}")
+    if missing:
+        raise InputError(
+            f"offline: {len(missing)} images are not in the mirror:" + "".join(f"\n  {each}" for each in missing),
+            hint=f"where there is internet: ./inv mirror.export --env {name} --to FOLDER, then ./inv mirror.import",
+        )
+    return found

@@ -13,6 +13,10 @@ TAIL_LINES = 20
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 STEP = re.compile(r"\[(?:\S+ )?(?P<stage>\S+) +(?P<step>\d+)/(?P<steps>\d+)\] (?P<what>.*)", re.DOTALL)
 PULLED = re.compile(r"\] FROM (?P<reference>\S+)@(?P<digest>sha256:[0-9a-f]{64})$")
+ASKED = re.compile(
+    r"(?:\[internal\] load metadata for |resolve image config for (?:docker-image://)?)(?P<image>\S+)"
+    r"|(?:\[[^\]]*\] )?(?:ADD (?:--\S+ )*)?(?P<address>(?:https?|git|ssh)://\S+|git@\S+)"
+)
 EXPORT = re.compile(r"\[(?P<stage>[^\]\s]+)\] exporting to ")
 
 
@@ -179,6 +183,12 @@ class BuildState:
         """The images that stages stand on, and the digests that their names led to in this build."""
         found = (PULLED.search(step.name) for step in self.steps.values())
         return {match["reference"]: match["digest"] for match in found if match}
+
+    @property
+    def asked(self) -> set[str]:
+        """Everything outside that BuildKit asked for: images by name, and addresses."""
+        found = (ASKED.match(step.name) for step in self.steps.values())
+        return {match["image"] or match["address"] for match in found if match} | set(self.upstream)
 
     def seconds(self, stage: str) -> float:
         """Time spent in the steps of one stage that were not cached."""

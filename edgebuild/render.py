@@ -14,6 +14,7 @@ from edgebuild.errors import InputError
 from edgebuild.inputs import Inputs
 from edgebuild.lock import Lock, apt_preferences, package_lines, pinned_package
 from edgebuild.model import Environment
+from edgebuild.offline import without_network
 from edgebuild.packages import package_distributions
 from edgebuild.plan import Plan, Target, profile_values, upstream_images, upstream_sources
 from edgebuild.values import FIXED_EPOCH, OS_FAMILIES
@@ -43,7 +44,8 @@ def render_dockerfile(
     jinja = template_environment(("Dockerfile.j2", pipeline), ("customizations", own))
     try:
         values = {**_dockerfile_values(plan, environment, inputs), **_lock_values(environment, lock, check_lock)}
-        values["customizations"] = jinja.get_template("customizations").render(values).strip()
+        own_lines = jinja.get_template("customizations").render(values).strip()
+        values["customizations"] = without_network(own_lines) if environment.offline else own_lines
         text = jinja.get_template("Dockerfile.j2").render(values)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"{error.name}:{error.lineno}: {error.message}") from error

@@ -41,13 +41,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def registry_server(folder: Path, *, users: str = "") -> Iterator[str]:
-    """Serve from `folder`; yields host:port. `users` is an htpasswd text, and makes a login necessary."""
+def registry_server(folder: Path, *, users: str = "", host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve from `folder` at an address of this machine; yields host:port.
+
+    `users` is an htpasswd text, and makes a login necessary.
+    """
     install()
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     text = f"version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {folder / 'data'}}}\n"
-    text += f"http:\n  addr: 127.0.0.1:{port}\n"
+    text += f"http:\n  addr: {host}:{port}\n"
     if users:
         (folder / "htpasswd").write_text(users)
         text += f"auth:\n  htpasswd: {{realm: tests, path: {folder / 'htpasswd'}}}\n"
@@ -56,16 +59,16 @@ def registry_server(folder: Path, *, users: str = "") -> Iterator[str]:
         argv = ["docker-registry", "serve", str(folder / "config.yml")]
         with process(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as child:
             deadline = time.monotonic() + 30
-            while not _answers(port):
+            while not _answers(f"{host}:{port}"):
                 assert child.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < deadline, "the registry does not answer"
-            yield f"127.0.0.1:{port}"
+            yield f"{host}:{port}"
             child.terminate()
 
 
-def _answers(port: int) -> bool:
+def _answers(address: str) -> bool:
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=1)
+        urllib.request.urlopen(f"http://{address}/v2/", timeout=1)
     except urllib.error.HTTPError:
         return True
     except OSError:

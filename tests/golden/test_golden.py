@@ -12,12 +12,21 @@ from edgebuild.plan import make_plan
 from edgebuild.render import render_dockerfile, render_profile
 
 FOLDER = Path(__file__).parent
+AT = "example.com"
+MIRRORS = (
+    f'registries.mirrors={{"docker.io": "registry.{AT}/docker.io", "us-docker.pkg.dev": "registry.{AT}/palette"}}',
+    f'package_mirrors={{"debian": "http://packages.{AT}/debian", "ubuntu": "http://packages.{AT}/ubuntu"}}',
+    f"package_mirrors.opensuse-leap=https://packages.{AT}/opensuse",
+    "offline=true",
+)
 CASES = {
     "demo": ("demo", ()),
     "basic": ("basic", ()),
     "basic-v3.4.3": ("basic", ("release=v3.4.3", "kubernetes.versions=all")),
     "basic-v4.10.0-rc.10": ("basic", ("release=v4.10.0-rc.10",)),
     "advanced": ("advanced", ()),
+    "basic-offline": ("basic", MIRRORS),
+    "advanced-offline": ("advanced", MIRRORS),
 }
 
 
