@@ -120,9 +120,7 @@ def _is_unfinished(build: Build) -> bool:
     results = build.session.results
     if build.assessment.to_build or results.unfinished.exists() or not build.assessment.engine_answers:
         return True
-    if build.session.environment.os.bootstrap and not recorded_digest(
-        build.session.root / render.bootstrap_folder(build.session.environment)
-    ):
+    if _lacks_base(build):
         return True
     texts = {f"inputs/{name}": text for name, text in build.prepared.texts.items()}
     if "provider-image" in build.kinds:
@@ -175,7 +173,14 @@ def _makes_iso(build: Build) -> bool:
 def _makes_images(build: Build) -> bool:
     """Also where no engine has told yet whether they are there."""
     waiting = [each for each in build.assessment.to_build if each.target.kind != "iso"]
-    return bool(waiting) or not build.assessment.engine_answers
+    return bool(waiting) or not build.assessment.engine_answers or _lacks_base(build)
+
+
+def _lacks_base(build: Build) -> bool:
+    environment = build.session.environment
+    return bool(environment.os.bootstrap) and not recorded_digest(
+        build.session.root / render.bootstrap_folder(environment)
+    )
 
 
 def _work(build: Build, staging: Path) -> Work:
