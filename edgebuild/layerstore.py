@@ -31,10 +31,12 @@ from edgebuild.registry import engine_errors
 from edgebuild.run import process, run
 
 PIECE_BYTES = 1 << 20
+READING = "reading-"  # names of folders that hold a pipe
 POLL_SECONDS = 0.2  # between looks whether the container is still there
 # First what is short, each with its length; then the content of the files that are named on standard input.
 SCRIPT = r"""
 set -eu
+trap 'exit 143' TERM
 exec > /output/pipe
 for file in /images/* /splits/*; do wc -c < "$file"; cat "$file"; done
 cd /layers
@@ -209,14 +211,17 @@ class _Pipe(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened(store: Path, images: Sequence[str], layers: Sequence[Layer]) -> Iterator[LayerReader]:
-    """Read the configurations of the images with these ids, and these layers. Raises NotReadable."""
+def opened(store: Path, images: Sequence[str], layers: Sequence[Layer], *, folder: Path) -> Iterator[LayerReader]:
+    """Read the configurations of the images with these ids, and these layers, by a pipe below `folder`.
+
+    Raises NotReadable.
+    """
     ids = list(dict.fromkeys(images))
     name = f"edgebuild-push-{uuid.uuid4().hex[:12]}"
-    with tempfile.TemporaryDirectory(prefix="edgebuild-") as folder:
-        pipe = Path(folder, "pipe")
+    with tempfile.TemporaryDirectory(prefix=READING, dir=folder) as own:
+        pipe = Path(own, "pipe")
         os.mkfifo(pipe, 0o600)
-        argv = read_argv(ids[0], name, store, ids, layers, output=Path(folder))
+        argv = read_argv(ids[0], name, store, ids, layers, output=Path(own))
         try:
             with (
                 process(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child,

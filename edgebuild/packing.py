@@ -53,7 +53,7 @@ def pack(layers: Iterable[tuple[str, Iterable[bytes]]], folder: Path) -> Iterato
 
     Every piece becomes a gzip member of its own, which unpackers join again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     threads = len(os.sched_getaffinity(0))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="pack")
     pieces: deque[tuple[str, Future[bytes] | None]] = deque()  # None ends a layer

@@ -5,6 +5,7 @@ The engine itself packs every layer on one core, and would send one that two rep
 
 import itertools
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from edgebuild import layerstore, packing, registry, upload
 from edgebuild.crew import Crew
 from edgebuild.errors import RegistryError
 from edgebuild.imagescan import Image
+from edgebuild.leftovers import remove_containers
 from edgebuild.locking import locked
 from edgebuild.oci import MANIFESTS, Registry, describe
 from edgebuild.records import Records
@@ -26,6 +28,7 @@ from edgebuild.transport import BadMoment, Patience
 CONFIGURATION = "application/vnd.docker.container.image.v1+json"
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 MANIFEST = MANIFESTS[1]  # Docker's own, as the engine pushes
+ANSWER_SECONDS = 10.0  # for a registry to say anything at all
 LAYERS, IMAGES = "layers", "images"  # kinds of records
 
 
@@ -67,12 +70,14 @@ def push(
     """
     images = registry.built_images(client, references)
     store = layerstore.storage(client)
+    near = _near(images, settings, say) if store else {}
     done: list[Pushed] = []
     failed: dict[str, str] = {}
-    if store:
+    if store and near:
         # Of two pushes at the same time the second finds what the first has sent.
         with locked(settings.cache / ".lock", say, "repository's pushes"), Crew(settings.jobs) as crew:
-            sending = _Sending(images, settings, crew, say, progress)
+            _remove_leftovers(settings.cache, say)
+            sending = _Sending(near, settings, crew, say, progress)
             try:
                 sending.run(store)
             except layerstore.NotReadable as error:
@@ -86,6 +91,26 @@ def push(
         )
         done, failed = [*done, *more], {**failed, **others}
     return registry.concluded(references, done, failed)
+
+
+def _near(images: Mapping[str, Any], settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
+    """The images for registries that answer here; the engine may have a proxy or certificates that we have not."""
+    answering = {}
+    for host in dict.fromkeys(split_reference(reference)[0] for reference in images):
+        seconds = min(settings.stall_seconds, ANSWER_SECONDS)
+        answering[host] = Registry(host, patience=Patience(seconds, seconds, attempts=1)).http.answers()
+        if not answering[host]:
+            say(f"note: {host} does not answer here; the engine pushes")
+    return {reference: image for reference, image in images.items() if answering[split_reference(reference)[0]]}
+
+
+def _remove_leftovers(cache: Path, say: Callable[[str], None]) -> None:
+    """What a killed push has left; for who holds the lock."""
+    remove_containers(cache, say)
+    for path in cache.glob(f"{layerstore.READING}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (cache / "packed").glob(".*"):
+        path.unlink()
 
 
 class _Sending:
@@ -138,7 +163,10 @@ class _Sending:
             packing.spool(self.folder, layer).unlink(missing_ok=True)
         found = {layer: packed for layer in lacking if (packed := packing.waiting(self.folder, layer))}
         unread = [layers[layer] for layer in lacking if layer not in found]
-        with layerstore.opened(store, [image.id for image in images.values()], unread) as reader:
+        total = len(lacking)
+        self.say(f"  {total} of {len(layers)} layers are to be sent" if total else "  all layers are there already")
+        ids = [image.id for image in images.values()]
+        with layerstore.opened(store, ids, unread, folder=self.settings.cache) as reader:
             self._finish(images, reader.configurations)
             for layer, packed in itertools.chain(found.items(), packing.pack(reader.layers(), self.folder)):
                 self._begin(layer, packed, lacking[layer])

@@ -169,6 +169,14 @@ class Transport:
                 self._refuse(what, repository, response)
         return response
 
+    def answers(self) -> bool:
+        """Whether anything answers there, whatever it says."""
+        try:
+            self._ask(self.host, "GET", self.base, {}, None).close()
+        except RegistryError:
+            return self._loosen()
+        return True
+
     def _loosen(self) -> bool:
         """After TLS has failed: do without as far as the engine is told to for this registry. Whether that is so."""
         if not self._may_loosen or not self._insecure(self.host):

@@ -100,6 +100,7 @@ class Proxy:
     asked: list[str] = field(default_factory=list)
     sent: list[tuple[str, int]] = field(default_factory=list)  # what came with a body, and its bytes
     taken: list[int] = field(default_factory=list)  # bytes read before each cut
+    stalled: threading.Event = field(default_factory=threading.Event)  # something has begun to stall
     ended: threading.Event = field(default_factory=threading.Event)  # what stalls waits for it
 
     @property
@@ -142,6 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             self.proxy.sent.append((f"{self.command} {self.path}", len(body)))
         if fault and fault.status == STALL:
+            self.proxy.stalled.set()
             self.proxy.ended.wait()
             self.close_connection = True
             return

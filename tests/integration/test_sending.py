@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +20,9 @@ from edgebuild import sending
 from edgebuild.errors import InputError, RegistryError
 from edgebuild.oci import Registry
 from edgebuild.registry import Pushed
-from edgebuild.run import run
-from tests.registry_server import STALL, USERS, Fault, Proxy, faulty_proxy, registry_server
+from edgebuild.run import process, run
+from tests.conftest import ROOT
+from tests.registry_server import STALL, USERS, Fault, Proxy, faulty_proxy, free_port, registry_server
 
 NAME = "edgebuild-tests/send"
 VERSIONS = 4
@@ -35,6 +38,17 @@ RUN mkdir -p /new/bin /new/odd && cp /bin/sh /bin/cat /usr/bin/wc /usr/bin/xargs
 FROM scratch AS base
 COPY --from=debian /new /
 RUN ["/bin/sh", "-c", "printf changed > /odd/a"]
+"""
+
+
+# A push in a process of its own.
+PUSH = """
+import sys
+from pathlib import Path
+from edgebuild import sending
+from edgebuild.engine import docker_client
+settings = sending.Settings(Path(sys.argv[1]), jobs=1)
+sending.push(docker_client(), sys.argv[2:], settings, say=lambda text: print(text, flush=True))
 """
 
 
@@ -149,7 +163,7 @@ def test_what_is_there_is_not_sent_again(
     sending.push(engine, references[:-1], settings, say=said.append)
     proxy.forget()
     assert all(each.skipped for each in sending.push(engine, references[:-1], settings, say=said.append))
-    assert {ask.split()[0] for ask in proxy.asked} == {"HEAD"}
+    assert not [ask for ask in proxy.asked if ask.split()[0] not in {"GET", "HEAD"}]
     proxy.forget()
     more = sending.push(engine, references, settings, say=said.append)
     assert [each.skipped for each in more] == [True, True, True, False]
@@ -255,6 +269,35 @@ def test_a_registry_that_wants_a_login(
         (tmp_path / "config.json").write_text(json.dumps({"auths": {address: {"auth": login}}}))
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
         assert not any(each.skipped for each in sending.push(engine, references, settings, say=said.append))
+
+
+def test_a_push_that_is_killed_goes_on(
+    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+) -> None:
+    """SIGKILL when one manifest is missing: then nothing but that is sent."""
+    references = named(engine, built, f"{proxy.address}/killed", names)
+    proxy.faults.append(Fault("PUT", "/manifests/v3", STALL, times=1))
+    with process(
+        [sys.executable, "-c", PUSH, settings.cache, *references], cwd=ROOT, stdout=subprocess.DEVNULL
+    ) as child:
+        assert proxy.stalled.wait(60)
+        child.kill()
+    again = sending.push(engine, references, settings, say=said.append)
+    assert [each.skipped for each in again] == [True, True, True, False]
+    assert proxy.blob_bytes == unique_bytes(again)  # of both runs together
+    assert not list(settings.cache.glob("reading-*"))
+    running = run(["docker", "ps", "--quiet", "--filter", f"volume={settings.cache}"]).stdout
+    assert not running
+
+
+def test_a_registry_that_does_not_answer_here(
+    engine: Any, built: list[str], settings: sending.Settings, said: list[str], names: list[str]
+) -> None:
+    """The engine may reach it; when it does not either, the error is its."""
+    reference = named(engine, built[:1], f"127.0.0.1:{free_port()}/none", names)[0]
+    with pytest.raises(RegistryError, match="connection refused"):
+        sending.push(engine, [reference], settings, say=said.append)
+    assert said[0].endswith("does not answer here; the engine pushes")
 
 
 def test_an_image_that_cannot_read_layers(

@@ -8,6 +8,7 @@ import random
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,6 +74,27 @@ def test_a_storage_that_is_not_told() -> None:
     facts = {"RootFS": {"Layers": DIGESTS}, "GraphDriver": {"Name": "btrfs", "Data": None}}
     with pytest.raises(layerstore.NotReadable, match="where the layers of x are"):
         layerstore.layers_of(Image("x", "sha256:x", facts))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told", "expected"),
+    [
+        ("unix:///var/run/docker.sock", {"Driver": "overlay2", "DriverStatus": [["Backing", "extfs"]]}, True),
+        ("tcp://far:2375", {"Driver": "overlay2"}, False),
+        ("unix:///x", {"Driver": "btrfs", "DriverStatus": None}, False),
+        (
+            "unix:///x",
+            {"Driver": "overlayfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]},
+            False,
+        ),
+    ],
+)
+def test_only_an_engine_here_that_unpacks_layers_is_read(
+    endpoint: str, told: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layerstore, "endpoint", lambda: endpoint)
+    client = SimpleNamespace(info=lambda: {"DockerRootDir": "/engine", **told})
+    assert layerstore.storage(client) == (Path("/engine/image/overlay2") if expected else None)
 
 
 def test_packed_layers_unpack_to_the_same(tmp_path: Path) -> None:
