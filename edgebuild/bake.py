@@ -15,6 +15,10 @@ from edgebuild.secrets import redact
 from edgebuild.view import View
 
 ALL = ("*",)
+GONE = (
+    "Cannot connect to the Docker daemon|error during connect|error reading from server|transport is closing|EOF|"
+    "code = Unavailable|Unavailable: connection error|failed to list workers|no builder .* found"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,7 @@ class BakeRequest:
     """`env` holds the values of build secrets.
 
     `fresh` are stages to solve anew whatever is cached, or ALL. `tags` gives targets another name than the file does.
+    `docker` is the docker command that reaches the engine, `settings` are further values of --set.
     """
 
     file: Path
@@ -29,7 +34,9 @@ class BakeRequest:
     root: Path
     log: Path
     metadata: Path
+    docker: tuple[str, ...] = ("docker",)
     builder: str = ""
+    settings: Sequence[str] = ()
     fresh: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +48,7 @@ class BakeResult:
 
     `upstream` has the digest of each image that was built on, `stages` the seconds of each stage that ran,
     `asked` all that BuildKit asked for outside.
+    `stored` is the digest under which an engine with a containerd image store keeps the image.
     """
 
     digests: Mapping[str, str]
@@ -48,11 +56,13 @@ class BakeResult:
     upstream: Mapping[str, str]
     stages: Mapping[str, float] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
+    stored: Mapping[str, str] = field(default_factory=dict)
 
 
 def bake_argv(request: BakeRequest) -> list[str]:
     """The whole call."""
-    argv = ["docker", "buildx", "bake", "--file", str(request.file), "--metadata-file", str(request.metadata)]
+    argv = [*request.docker, "buildx", "bake", "--file", str(request.file)]
+    argv += ["--metadata-file", str(request.metadata)]
     argv += ["--progress", "rawjson"]
     if request.builder:
         argv += ["--builder", request.builder]
@@ -62,6 +72,8 @@ def bake_argv(request: BakeRequest) -> list[str]:
         argv += ["--set", f"*.no-cache-filter={','.join(request.fresh)}"]
     for target, tag in request.tags.items():
         argv += ["--set", f"{target}.tags={tag}"]
+    for setting in request.settings:
+        argv += ["--set", setting]
     return [*argv, *request.targets]
 
 
@@ -97,7 +109,8 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
     if code:
         raise failure(state.failed, other, request.log)
     seconds = {target: state.seconds(target) for target in request.targets}
-    return BakeResult(_digests(request.metadata), seconds, state.upstream, state.ran, frozenset(state.asked))
+    digests, stored = _digests(request.metadata)
+    return BakeResult(digests, seconds, state.upstream, state.ran, frozenset(state.asked), stored)
 
 
 def _write(line: Line, log: IO[str]) -> None:
@@ -124,14 +137,15 @@ def _take(part: object, state: BuildState, other: list[str], view: View, log: IO
     log.flush()
 
 
-def _digests(metadata: Path) -> dict[str, str]:
-    entries = json.loads(metadata.read_text(encoding="utf-8"))
+def _digests(metadata: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Of each target: the digest of its configuration where there is one, and that of the image."""
+    read = json.loads(metadata.read_text(encoding="utf-8"))
     metadata.unlink()
-    return {
-        name: entry.get("containerimage.config.digest") or entry["containerimage.digest"]
-        for name, entry in entries.items()
-        if isinstance(entry, dict) and "containerimage.digest" in entry
+    entries = {
+        name: each for name, each in read.items() if isinstance(each, dict) and "containerimage.digest" in each
     }
+    stored = {name: str(each["containerimage.digest"]) for name, each in entries.items()}
+    return {name: each.get("containerimage.config.digest") or stored[name] for name, each in entries.items()}, stored
 
 
 def failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildError:
@@ -191,7 +205,7 @@ def _failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildErr
             f"{image}: its registry cannot be reached{shown}\n  {error.splitlines()[-1]}",
             hint="without internet, name a mirror in registries.mirrors; behind a proxy, set proxy.https",
         )
-    if re.search(r"Cannot connect to the Docker daemon|error reading from server|transport is closing|EOF", error):
+    if re.search(GONE, error):
         return ToolError(f"the engine went away during the build{shown}", hint="./inv doctor, then build again")
     if step and tail:
         return BuildError(f"a build step failed{shown}")

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
+from edgebuild.dispatch import Spot, bring, open_dispatch
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError
+from edgebuild.keys import key_of
 from edgebuild.localimages import note_made
 from edgebuild.offline import prove
 from edgebuild.plan import Target
 from edgebuild.results import Artifact
 from edgebuild.run import run
 from edgebuild.session import Prepared, Session
-from edgebuild.stages import chain, parse_stages
+from edgebuild.stages import Stage, chain, parse_stages
 from edgebuild.view import open_view
 
 TARGETS_PER_PROCESSOR = 8  # most of them copy, or wait for a registry
@@ -60,14 +62,16 @@ def build_images(
 
 def _build(work: Work, fresh: tuple[str, ...], jobs: int, fail_fast: bool) -> Built:
     limits = work.session.environment.limits
-    together = at_a_time(jobs or limits.jobs, limits.target_memory)
-    results, failed = list[BakeResult](), dict[str, EdgebuildError]()
-    for names in groups([target.name for target in work.targets], together):
-        if fail_fast and failed:
-            break
-        result, wrong = build_group(work, names, fresh, fail_fast)
-        results += [result] if result else []
-        failed |= wrong
+    dispatch = open_dispatch(work.session)
+    together = dispatch.sizes(len(work.targets), at_a_time(jobs or limits.jobs, limits.target_memory))
+    outcomes = dispatch.build(
+        groups([target.name for target in work.targets], together),
+        lambda spot, names: build_group(work, names, fresh, fail_fast, spot),
+        base=shared_base(parse_stages(work.prepared.texts["Dockerfile"]), work.targets),
+        stop_at=lambda outcome: fail_fast and bool(outcome[1]),
+    )
+    results = [result for result, _ in outcomes if result]
+    failed = {name: error for _, wrong in outcomes for name, error in wrong.items()}
     digests = {name: digest for result in results for name, digest in result.digests.items()}
     return Built(
         _artifacts(work, digests, {name: time for result in results for name, time in result.seconds.items()}),
@@ -93,8 +97,15 @@ def at_a_time(jobs: int, target_memory: int) -> int:
     return max(1, min(wanted, memory // (target_memory * 10**6)) if target_memory and memory else wanted)
 
 
+def shared_base(stages: Mapping[str, Stage], targets: Sequence[Target]) -> str:
+    """The key of what all of these stand on, as it is written: who has built it before is warm, if only in part."""
+    chains = [chain(stages, target.name) for target in targets]
+    common = [name for name in chains[0] if all(name in each for each in chains)]
+    return key_of({name: list(stages[name].instructions) for name in common})
+
+
 def build_group(
-    work: Work, names: tuple[str, ...], fresh: tuple[str, ...], fail_fast: bool
+    work: Work, names: tuple[str, ...], fresh: tuple[str, ...], fail_fast: bool, spot: Spot
 ) -> tuple[BakeResult | None, dict[str, EdgebuildError]]:
     """Build these in one call. What stands on a stage that failed is left out, and the rest asked for again.
 
@@ -105,7 +116,10 @@ def build_group(
     while names:
         untagged = dict.fromkeys(names, "")  # they get their names with the set that they belong to
         try:
-            return bake_targets(work.session, work.prepared, work.staging, names, fresh=fresh, tags=untagged), failed
+            result = bake_targets(
+                work.session, work.prepared, work.staging, names, fresh=fresh, tags=untagged, spot=spot
+            )
+            return bring(spot, result), failed
         except (BuildError, RegistryError) as error:
             if isinstance(error, DiskFull):
                 raise
@@ -144,23 +158,29 @@ def bake_targets(
     *,
     fresh: tuple[str, ...] = (),
     tags: Mapping[str, str] | None = None,
+    spot: Spot | None = None,
 ) -> BakeResult:
     """One call of bake, with a log of its own. `tags` gives targets other names than the bake file does."""
-    log = session.results.new_log("build")
+    spot = spot or Spot(buildx=session.environment.builder)
+    kinds = {target.name: target.kind for target in session.plan.targets if target.name in names}
+    log = session.results.new_log(f"build-{spot.name}" if spot.name else "build")
     shown = ", ".join(names) if len(names) < 8 else f"{len(names)} images"
-    session.say(f"building {shown}; log: {log.relative_to(session.root)}")
+    where = f" on {spot.name}" if spot.name else ""
+    session.say(f"building {shown}{where}; log: {log.relative_to(session.root)}")
     environment = {}
     if value := prepared.secret_values.get("luet_auth"):
         environment["EDGEBUILD_SECRET_LUET_AUTH"] = value
-    with open_view(names) as view:
+    with open_view(names, alone=not spot.name) as view:
         result = bake(
             BakeRequest(
                 file=staging / "inputs/docker-bake.json",
                 targets=names,
                 root=session.root,
                 log=log,
-                metadata=staging / ".metadata.json",
-                builder=session.environment.builder,
+                metadata=staging / f".metadata-{log.stem}.json",
+                docker=spot.docker,
+                builder=spot.buildx,
+                settings=spot.settings(session, kinds),
                 fresh=fresh,
                 tags=tags or {},
                 env=environment,

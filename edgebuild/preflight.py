@@ -14,7 +14,7 @@ from edgebuild.errors import InputError, ToolError
 from edgebuild.run import run
 from edgebuild.session import Session
 
-ANSWER_SECONDS = 30
+ANSWER_SECONDS = 20
 POD_SECONDS = 300
 
 

@@ -90,10 +90,15 @@ class Results:
         return self.folder / ".unfinished"
 
     def new_log(self, kind: str) -> Path:
-        """A log of a name that none has yet: clocks go back, too."""
+        """A new log, of a name that none had: clocks go back, and several builds begin in one second."""
         stem = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-        names = (f"{stem}-{number}.log" if number else f"{stem}.log" for number in itertools.count())
-        return next(path for path in map(self.logs.joinpath, names) if not path.exists())
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count():
+            path = self.logs / (f"{stem}-{number}.log" if number else f"{stem}.log")
+            with contextlib.suppress(FileExistsError):
+                path.touch(mode=0o600, exist_ok=False)
+                break
+        return path
 
     def artifacts(self) -> list[Artifact]:
         """What artifacts.json holds; nothing when there is none. Raises VerificationError when it is damaged."""

@@ -84,10 +84,10 @@ def _elapsed(started: object) -> Text:
 
 
 @contextmanager
-def open_view(targets: Sequence[str]) -> Iterator[View]:
-    """The view for this process's standard error."""
+def open_view(targets: Sequence[str], *, alone: bool = True) -> Iterator[View]:
+    """The view for this process's standard error. Only a build that is `alone` has the terminal for a table."""
     console = Console(file=sys.stderr, markup=False, highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal or not alone:
         yield PlainView(console)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:

@@ -89,6 +89,7 @@ EFFECTS = [
     "session",
     "pool",
     "preflight",
+    "dispatch",
     "materials",
     "assess",
     "space",

@@ -138,11 +138,7 @@ def test_other_errors_stay_what_they_are(results: Results) -> None:
 
 def test_logs_of_one_second_do_not_replace_each_other(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda *_: "20240101-000000")
-    results.logs.mkdir()
-    names = []
-    for _ in range(3):
-        names.append(results.new_log("build").name)
-        results.new_log("build").touch()
+    names = [results.new_log("build").name for _ in range(3)]
     assert names == ["build-20240101-000000.log", "build-20240101-000000-1.log", "build-20240101-000000-2.log"]
 
 

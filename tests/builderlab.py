@@ -1,0 +1,298 @@
+"""Several real engines on this machine, each a machine of its own to docker: other network, other store, other death.
+
+Needs root. `three_against_one` is what the benchmarks measure.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgebuild.images import Built, Work, build_images
+from edgebuild.inputs import Inputs
+from edgebuild.run import process, run
+from edgebuild.session import Prepared, Session, open_session
+from tests.conftest import ROOT
+
+START_SECONDS = 60
+NETWORK = "10.199"
+CONTAINERD = {"features": {"containerd-snapshotter": True}}
+
+
+@dataclass
+class Engine:
+    """A dockerd in namespaces of its own. `gateway` is this machine as it sees it."""
+
+    name: str
+    folder: Path
+    gateway: str
+    address: str
+    init: subprocess.Popen[bytes]
+
+    @property
+    def host(self) -> str:
+        return f"tcp://{self.address}:2375"
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "docker.sock"
+
+    def docker(self, *arguments: str) -> str:
+        """The output of a docker command on this engine."""
+        return run(["docker", "--host", self.host, *arguments]).stdout
+
+    def kill(self) -> None:
+        """SIGKILL for dockerd; its machine lives on, and refuses connections from now on."""
+        for child in Path(f"/proc/{self.init.pid}/task/{self.init.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            while True:
+                socket.create_connection((self.address, 2375), 5).close()
+                time.sleep(0.02)  # the kernel tells nobody when a port is closed
+
+
+@contextlib.contextmanager
+def engine(name: str, number: int, settings: Mapping[str, Any] | None = None) -> Iterator[Engine]:
+    """A dockerd in the network 10.199.NUMBER.0/24. When we end, by whatever, the kernel ends all of it."""
+    folder = Path(tempfile.mkdtemp(prefix="eb"))  # the path of a socket may have 104 characters
+    gateway, address = f"{NETWORK}.{number}.1", f"{NETWORK}.{number}.2"
+    (folder / "daemon.json").write_text(
+        json.dumps({"insecure-registries": [f"{NETWORK}.0.0/16"], **(settings or {})})
+    )
+    # It waits for its network: a dockerd cannot listen at an address that is not there yet.
+    script = f"read -r line; exec dockerd --config-file {folder}/daemon.json --data-root {folder}/data"
+    script += f" --exec-root {folder}/exec --pidfile {folder}/pid --host tcp://{address}:2375 --tls=false"
+    script += f" --host unix://{folder}/docker.sock --iptables=false > {folder}/log 2>&1"
+    argv = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
+    try:
+        with process(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as init:
+            _connect(init.pid, f"ebt{number}", gateway, address)
+            init.stdin.write(b"start\n")  # type: ignore[union-attr]
+            init.stdin.flush()  # type: ignore[union-attr]
+            made = Engine(name, folder, gateway, address, init)
+            deadline = time.monotonic() + START_SECONDS
+            while run(["docker", "--host", made.host, "version"], check=False).returncode:
+                assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+                time.sleep(0.1)  # dockerd tells nobody when it is ready
+            try:
+                yield made
+            finally:
+                init.kill()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connect(pid: int, link: str, gateway: str, address: str) -> None:
+    """A cable between this machine and the network of `pid`."""
+    deadline = time.monotonic() + START_SECONDS
+    own = Path("/proc/self/ns/net").readlink()
+    while Path(f"/proc/{pid}/ns/net").readlink() == own:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # unshare tells nobody when it has done so
+    run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
+    run(["ip", "address", "add", f"{gateway}/24", "dev", link])
+    run(["ip", "link", "set", link, "up"])
+    inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip"]
+    run([*inside, "address", "add", f"{address}/24", "dev", "eth0"])
+    run([*inside, "link", "set", "eth0", "up"])
+    run([*inside, "link", "set", "lo", "up"])
+
+
+@contextlib.contextmanager
+def engines(*settings: Mapping[str, Any] | None, first: int = 1) -> Iterator[list[Engine]]:
+    """An engine for each of these settings of the daemon, named a, b, c and so on; started side by side."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(settings)) as threads:
+
+        def start(number: int) -> Engine:
+            return stack.enter_context(engine(chr(96 + number), number, settings[number - first]))
+
+        # The threads live as long as the engines: the kernel ends a program with the thread that started it.
+        yield list(threads.map(start, range(first, first + len(settings))))
+
+
+class Relay:
+    """Listens, and passes everything on to another address: `change` sees what comes back.
+
+    `gate` holds everything while it is not set. `tls` is for those who come.
+    """
+
+    def __init__(
+        self,
+        target: Callable[[], socket.socket],
+        *,
+        listen: str = "127.0.0.1",
+        change: Callable[[bytes], bytes] = lambda data: data,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.change = change
+        self._target, self._tls = target, tls
+        self._server = socket.create_server((listen, 0))
+        self.address = f"{listen}:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self.gate.set()
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=(self._server.accept()[0],), daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        with plain, contextlib.suppress(OSError):
+            client = self._tls.wrap_socket(plain, server_side=True) if self._tls else plain
+            with client, self._target() as there:
+                forth = threading.Thread(target=self._pass, args=(client, there, lambda data: data), daemon=True)
+                forth.start()
+                self._pass(there, client, self.change)
+                forth.join()
+
+    def _pass(self, source: socket.socket, target: socket.socket, change: Callable[[bytes], bytes]) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.gate.wait()
+                target.sendall(change(data))
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def buildkit_of(engine: Engine) -> socket.socket:
+    """A connection to dockerd's own BuildKit: gRPC, behind an upgrade of HTTP."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(engine.socket))
+    connection.sendall(b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += connection.recv(1)
+    assert b" 101 " in answer, answer
+    return connection
+
+
+def busybox(folder: Path, *, arch: str = "") -> Path:
+    """Debian's static busybox; of another architecture by lists of packages of its own."""
+    options: list[str] = []
+    if arch:
+        state = folder / "apt"
+        for name in ("lists/partial", "archives/partial"):
+            (state / name).mkdir(parents=True, exist_ok=True)
+        (state / "status").touch()
+        paths = {"Dir::State::Lists": "lists", "Dir::Cache": ".", "Dir::State::Status": "status"}
+        options = [f"-oAPT::Architecture={arch}", f"-oAPT::Architectures={arch}", "-oAcquire::Languages=none"]
+        options += [f"-o{name}={state / path}" for name, path in paths.items()]
+        run(["apt-get", *options, "update"], cwd=folder)
+    run(["apt-get", *options, "-oAPT::Sandbox::User=root", "download", "busybox-static"], cwd=folder)
+    [package] = folder.glob("busybox-static_*.deb")
+    run(["dpkg-deb", "--extract", package, folder / "busybox-files"])
+    package.unlink()
+    return next(
+        path for path in (folder / "busybox-files").rglob("busybox") if path.is_file() and path.parent.name == "bin"
+    )
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A repository with nothing but its configuration and busybox, to build tiny images in."""
+
+    root: Path
+
+    def session(
+        self, builders: Mapping[str, Mapping[str, Any]], targets: int, *settings: str
+    ) -> tuple[Session, list[str]]:
+        """A session with these builders and so many provider images; and all that it says."""
+        said: list[str] = []
+        versions = ",".join(f"1.30.{number}" for number in range(targets))
+        own = [f"builders={json.dumps(builders)}", f"kubernetes.versions=[{versions}]"]
+        opened = open_session(self.root, "demo", [*own, *settings])
+        return Session(opened.root, opened.environment, opened.plan, say=said.append), said
+
+    def build(self, session: Session, step: str, **options: Any) -> Built:
+        """Build its provider images: each runs this line of the shell on top of a busybox."""
+        targets = session.plan.of_kind("provider-image")
+        shell = '["/busybox", "sh", "-c", {}]'
+        base = [
+            "FROM scratch AS base-image",
+            "COPY busybox /busybox",
+            f"RUN {shell.format(json.dumps('/busybox true'))}",
+        ]
+        lines = list(base)
+        for target in targets:
+            lines += [
+                f"FROM base-image AS {target.name}",
+                f"RUN {shell.format(json.dumps(f'{step} # {target.name}'))}",
+            ]
+        dockerfile = "\n".join(lines) + "\n"
+        pipeline = {"context": ".", "dockerfile-inline": dockerfile, "platforms": [session.plan.platform]}
+        bake = {each.name: {**pipeline, "target": each.name, "output": ["type=docker"]} for each in targets}
+        prepared = Prepared(Inputs(), {"Dockerfile": dockerfile}, "", {})
+        with session.results.staging() as staging:
+            (staging / "inputs").mkdir()
+            (staging / "inputs/docker-bake.json").write_text(json.dumps({"target": bake}))
+            [built] = build_images([Work(session, prepared, staging, targets)], **options)
+        return built
+
+
+def make_lab(folder: Path, program: Path) -> Lab:
+    """A lab in this folder, with this busybox."""
+    shutil.copytree(ROOT / "config", folder / "config")
+    shutil.copy(program, folder / "busybox")
+    return Lab(folder)
+
+
+@contextlib.contextmanager
+def own_docker_config(folder: Path) -> Iterator[None]:
+    """Contexts and builders of ours alone, for all that is called from here."""
+    before = {name: os.environ.get(name) for name in ("DOCKER_CONFIG", "BUILDX_CONFIG")}
+    plugins = Path(before["DOCKER_CONFIG"] or Path.home() / ".docker") / "cli-plugins"
+    folder.mkdir(parents=True, exist_ok=True)
+    if plugins.is_dir():
+        (folder / "cli-plugins").symlink_to(plugins)
+    os.environ |= {"DOCKER_CONFIG": str(folder), "BUILDX_CONFIG": str(folder / "buildx")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def docker_builders(made: Sequence[Engine], **settings: Any) -> dict[str, dict[str, Any]]:
+    """What `builders` says of these engines."""
+    return {each.name: {"driver": "docker", "endpoint": each.host, **settings} for each in made}
+
+
+def three_against_one(folder: Path, *, builds: int = 12, seconds: float = 3) -> tuple[float, float]:
+    """The seconds that so many independent builds take, which sleep instead of computing: by three builders, by one.
+
+    Each builder does two at a time. Images are brought here in either case.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lab = make_lab(folder / "lab", busybox(folder))
+    with own_docker_config(folder / "docker"), engines(None, None, None) as three:
+        taken = []
+        for used in (three, three[:1]):
+            # Groups of one target: else one call of bake does all of a builder's at once.
+            session, _ = lab.session(docker_builders(used, jobs=2), builds, "limits.jobs=1")
+            started = time.monotonic()
+            built = lab.build(session, f"/busybox sleep {seconds}; echo {len(used)}")
+            taken.append(time.monotonic() - started)
+            run(["docker", "image", "rm", "--force", *{each.digest for each in built.artifacts}])
+    return taken[0], taken[1]

@@ -1,0 +1,187 @@
+"""Builds spread over real engines: one dies, one is slow, one cannot be used; and BuildKit with certificates."""
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgebuild.errors import ToolError
+from edgebuild.images import Built
+from edgebuild.run import run
+from tests.builderlab import (
+    CONTAINERD,
+    Engine,
+    Lab,
+    Relay,
+    busybox,
+    docker_builders,
+    engines,
+    make_lab,
+    own_docker_config,
+)
+from tests.conftest import Workspace, copy_repository
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory, engine: object) -> Iterator[list[Engine]]:
+    """Two engines as they come, and one that keeps its images as containerd does."""
+    with own_docker_config(tmp_path_factory.mktemp("docker")), engines(None, None, CONTAINERD) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return busybox(tmp_path_factory.mktemp("busybox"))
+
+
+@pytest.fixture
+def lab(tmp_path: Path, program: Path) -> Lab:
+    return make_lab(tmp_path / "lab", program)
+
+
+def forget(built: Built) -> None:
+    run(["docker", "image", "rm", "--force", *{each.digest for each in built.artifacts}])
+
+
+def shown(digest: str, file: str) -> str:
+    """A file of an image in the engine here."""
+    argv = ["docker", "run", "--rm", "--network", "none", digest, "/busybox", "cat", file]
+    return run(argv).stdout
+
+
+def logs(lab: Lab, builder: str) -> str:
+    found = sorted((lab.root / "build/demo/logs").glob(f"build-{builder}-*"))
+    return "".join(path.read_text() for path in found)
+
+
+def test_a_build_is_spread_and_all_of_it_comes_here(lab: Lab, three: list[Engine]) -> None:
+    session, said = lab.session(docker_builders(three), 6)
+    built = lab.build(session, "echo it was built > /made")
+    assert "built by: a 2, b 2, c 2" in said, "\n".join(said)
+    assert len(built.artifacts) == 6
+    assert not built.failed
+    assert {shown(each.digest, "/made") for each in built.artifacts} == {"it was built\n"}
+    forget(built)
+
+
+def test_the_work_of_a_killed_builder_is_finished_by_the_others(lab: Lab, program: Path) -> None:
+    with engines(None, None, first=11) as (first, second):
+        builders = {"first": docker_builders([first])["k"], "second": docker_builders([second])["l"]}
+        session, said = lab.session(builders, 4)
+
+        def kill() -> None:
+            while "the-step-runs\n" not in logs(lab, "first"):
+                time.sleep(0.05)  # another process writes the log
+            first.kill()
+
+        threading.Thread(target=kill, daemon=True).start()
+        built = lab.build(session, "echo the-step-runs; /busybox sleep 3")
+    assert "builder first is left out, its work goes to another: the engine went away during the build" in said
+    assert "built by: second 4" in said
+    assert len(built.artifacts) == 4
+    forget(built)
+
+
+def test_a_step_that_fails_is_not_tried_elsewhere(lab: Lab, three: list[Engine]) -> None:
+    session, said = lab.session(docker_builders(three), 3)
+    built = lab.build(session, "echo once; exit 7")
+    assert len(built.failed) == 3
+    assert not any("left out" in line for line in said)
+    for name in "abc":
+        assert logs(lab, name).count("once\n") == 1
+
+
+def test_a_slow_builder_gets_what_it_can_do(lab: Lab, three: list[Engine]) -> None:
+    """All that it says is held back until the other has built the rest."""
+    slow, fast = three[:2]
+    relay = Relay(lambda: socket.create_connection((slow.address, 2375)))
+    builders = docker_builders([slow, fast])
+    builders[slow.name]["endpoint"] = f"tcp://{relay.address}"
+    session, said = lab.session(builders, 5, "limits.jobs=1")
+
+    def hold() -> None:
+        while "building " not in "".join(said):
+            time.sleep(0.02)  # the build begins in another thread
+        relay.gate.clear()
+        while sum(line.startswith("building ") and " on b;" in line for line in said) < 4:
+            time.sleep(0.02)
+        relay.gate.set()
+
+    threading.Thread(target=hold, daemon=True).start()
+    built = lab.build(session, "echo slow > /made")
+    relay.close()
+    assert "built by: a 1, b 4" in said
+    forget(built)
+
+
+def older(engine: Engine) -> Relay:
+    """The engine, but it says that it is of a version of long ago."""
+    version = engine.docker("version", "--format", "{{.Server.Version}}").strip()
+    old = f"20.10.5+{'x' * len(version)}"[: len(version)]  # of the same length, for HTTP's sake
+    return Relay(
+        lambda: socket.create_connection((engine.address, 2375)),
+        change=lambda data: data.replace(f'"Version":"{version}"'.encode(), f'"Version":"{old}"'.encode()),
+    )
+
+
+def test_builders_that_cannot_be_used(tmp_path: Path, three: list[Engine]) -> None:
+    workspace = copy_repository(tmp_path / "repository")
+    old = older(three[1])
+    builders = docker_builders(three[:1])
+    builders["away"] = {"driver": "docker", "endpoint": f"tcp://{three[0].address}:1"}
+    builders["arm"] = {"driver": "docker", "endpoint": three[2].host, "platforms": ["linux/arm64"]}
+    builders["old"] = {"driver": "docker", "endpoint": f"tcp://{old.address}"}
+    asked = ["--env", "demo", "--set", f"builders={json.dumps(builders)}"]
+    made = workspace.call("builder.create", *asked)
+    assert len(made.stdout.splitlines()) == 4
+    assert "there already" in workspace.call("builder.create", *asked).stdout
+    checked = workspace.call("builder.check", *asked, check=False)
+    assert checked.returncode == 3, checked.stderr
+    lines = {line.split()[1]: line for line in checked.stdout.splitlines()}
+    assert lines["a"].startswith("ok ")
+    assert re.search(r"engine \d+.*, linux/amd64, 1 at a time, answers in \d", lines["a"])
+    assert re.search(
+        r"^error .*Cannot connect to the Docker daemon.* -> try: docker --context \S+ version", lines["away"]
+    )
+    assert "does not offer linux/arm64, but " in lines["arm"]
+    assert "is too old; 23.0 or newer is needed" in lines["old"]
+    assert "3 of 4 builders cannot be used: away, arm, old" in checked.stderr
+    refused_build(workspace, {name: builders[name] for name in ("away", "old")})
+    removed = workspace.call("builder.remove", *asked).stdout
+    assert removed.count("removed") == 4
+    assert "edgebuild-" not in run(["docker", "context", "ls"]).stdout
+    old.close()
+
+
+def refused_build(workspace: Workspace, builders: object) -> None:
+    """No builder that can be used: all are named, and nothing is built."""
+    setting = f"builders={json.dumps(builders)}"
+    result = workspace.call("base-image", "--again", "--env", "demo", "--set", setting, check=False)
+    assert result.returncode == 3, result.stderr
+    assert "no builder is left for linux/amd64\n  away: Cannot connect" in result.stderr
+    assert "  old: Docker Engine 20.10." in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_none_left_in_the_middle(lab: Lab, three: list[Engine]) -> None:
+    """A builder that drops every connection once it has work."""
+    relay = Relay(lambda: socket.create_connection((three[0].address, 2375)))
+    builders = docker_builders(three[:1])
+    builders["a"]["endpoint"] = f"tcp://{relay.address}"
+    session, said = lab.session(builders, 2)
+
+    def cut(data: bytes) -> bytes:
+        if any(line.startswith("building ") for line in said):
+            raise OSError("cut")
+        return data
+
+    relay.change = cut
+    with pytest.raises(ToolError, match="no builder is left for linux/amd64\n  a: ") as error:
+        lab.build(session, "true")
+    assert error.value.exit_code == 3
+    relay.close()
