@@ -19,6 +19,7 @@ from edgebuild.assess import (
     remember,
 )
 from edgebuild.bootstrap import recorded_digest
+from edgebuild.dispatch import Dispatch, open_dispatch
 from edgebuild.engine import Engine, ensure_engine
 from edgebuild.errors import BuildError, EdgebuildError, InputError
 from edgebuild.images import Built, Work, build_images
@@ -147,6 +148,7 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
     disks = space.by_device(disks)
     space.check(disks)
     budget.make_room([each.session for each in builds], sum(disk.needed for disk in disks))
+    dispatches = [open_dispatch(each.session) if _images(each) else None for each in builds]
     for each in builds:
         if _makes_images(each):
             making.bootstrap(each.session)
@@ -155,7 +157,10 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
         for line in report.decisions(each.assessment.reasons, expected(each.session, each.assessment)):
             each.session.say(line if alone else f"{each.name}: {line}")
     with space.watched(disks), contextlib.ExitStack() as stagings:
-        works = [_work(each, stagings.enter_context(each.session.results.staging())) for each in builds]
+        works = [
+            _work(each, stagings.enter_context(each.session.results.staging()), dispatch)
+            for each, dispatch in zip(builds, dispatches, strict=True)
+        ]
         images = build_images(works, jobs=options.jobs, fail_fast=options.fail_fast)
         for each, work, built in zip(builds, works, images, strict=True):
             try:
@@ -172,8 +177,7 @@ def _makes_iso(build: Build) -> bool:
 
 def _makes_images(build: Build) -> bool:
     """Also where no engine has told yet whether they are there."""
-    waiting = [each for each in build.assessment.to_build if each.target.kind != "iso"]
-    return bool(waiting) or not build.assessment.engine_answers or _lacks_base(build)
+    return bool(_images(build)) or not build.assessment.engine_answers or _lacks_base(build)
 
 
 def _lacks_base(build: Build) -> bool:
@@ -183,10 +187,13 @@ def _lacks_base(build: Build) -> bool:
     )
 
 
-def _work(build: Build, staging: Path) -> Work:
+def _images(build: Build) -> list[Target]:
+    return [each.target for each in build.assessment.to_build if each.target.kind != "iso"]
+
+
+def _work(build: Build, staging: Path, dispatch: Dispatch | None) -> Work:
     making.write_texts(build.prepared.texts, staging / "inputs")
-    images = [each.target for each in build.assessment.to_build if each.target.kind != "iso"]
-    return Work(build.session, build.prepared, staging, images)
+    return Work(build.session, build.prepared, staging, _images(build), dispatch)
 
 
 def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float) -> None:

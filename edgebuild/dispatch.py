@@ -12,7 +12,7 @@ from edgebuild.builders import Builder, cache_sets
 from edgebuild.builderset import DockerBuilder
 from edgebuild.errors import BuildError, ToolError
 from edgebuild.placement import Group, Place
-from edgebuild.pool import BuilderLost, Pool
+from edgebuild.pool import BuilderLost, Pool, none_left
 from edgebuild.run import process, run
 from edgebuild.session import Session
 
@@ -100,7 +100,7 @@ class Dispatch:
 
 
 def open_dispatch(session: Session) -> Dispatch:
-    """Look which builders can be used, and say so of those that cannot; they are told of, not waited for."""
+    """Look which builders can be used, and say so of those that cannot. Raises ToolError when none is left."""
     environment = session.environment
     if not environment.builders:
         spot = Spot(buildx=environment.builder, caches=_caches_here(session))
@@ -114,6 +114,9 @@ def open_dispatch(session: Session) -> Dispatch:
             session.say(f"builder {check.name} is left out: {lost[check.name]}")
     spots = {each.name: _spot(session, each) for each in asked if each.name not in lost}
     places = [Place(each.name, frozenset(each.settings.platforms), each.settings.jobs) for each in asked]
+    platform = session.plan.platform
+    if not any(platform in each.platforms and each.name not in lost for each in places):
+        raise none_left(platform, places, lost)
     return Dispatch(session, spots, places, lost)
 
 
@@ -152,8 +155,6 @@ def bring(spot: Spot, result: BakeResult) -> BakeResult:
 
     Together, so that what they share travels once. Raises BuilderLost when the other engine goes away.
     """
-    if not spot.keeps or not result.digests:
-        return result
     _carry(spot, sorted(set(result.stored.values())))
     here = {}
     for name, digest in result.digests.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
-from edgebuild.dispatch import Spot, bring, open_dispatch
+from edgebuild.dispatch import Dispatch, Spot, bring, open_dispatch
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError
 from edgebuild.keys import key_of
 from edgebuild.localimages import note_made
@@ -22,12 +22,16 @@ TARGETS_PER_PROCESSOR = 8  # most of them copy, or wait for a registry
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be built of one environment; its bake file stands in `staging`/inputs."""
+    """What is to be built of one environment; its bake file stands in `staging`/inputs.
+
+    `dispatch` is where, when that has been looked at before.
+    """
 
     session: Session
     prepared: Prepared
     staging: Path
     targets: Sequence[Target]
+    dispatch: Dispatch | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def build_images(
 
 def _build(work: Work, fresh: tuple[str, ...], jobs: int, fail_fast: bool) -> Built:
     limits = work.session.environment.limits
-    dispatch = open_dispatch(work.session)
+    dispatch = work.dispatch or open_dispatch(work.session)
     together = dispatch.sizes(len(work.targets), at_a_time(jobs or limits.jobs, limits.target_memory))
     outcomes = dispatch.build(
         groups([target.name for target in work.targets], together),
@@ -119,7 +123,7 @@ def build_group(
             result = bake_targets(
                 work.session, work.prepared, work.staging, names, fresh=fresh, tags=untagged, spot=spot
             )
-            return bring(spot, result), failed
+            return result, failed
         except (BuildError, RegistryError) as error:
             if isinstance(error, DiskFull):
                 raise
@@ -187,6 +191,8 @@ def bake_targets(
             ),
             view,
         )
+    if spot.keeps:
+        result = bring(spot, result)
     note_made(session.root, session.plan.environment, result.digests.values())
     if session.environment.offline:
         prove(result.asked, session.environment.registries.mirrors)

@@ -69,20 +69,19 @@ def test_a_build_is_spread_and_all_of_it_comes_here(lab: Lab, three: list[Engine
     forget(built)
 
 
-def test_the_work_of_a_killed_builder_is_finished_by_the_others(lab: Lab, program: Path) -> None:
-    with engines(None, None, first=11) as (first, second):
-        builders = {"first": docker_builders([first])["k"], "second": docker_builders([second])["l"]}
-        session, said = lab.session(builders, 4)
+def test_the_work_of_a_killed_builder_is_finished_by_another(lab: Lab, three: list[Engine]) -> None:
+    with engines(None, first=11) as [mortal]:
+        session, said = lab.session(docker_builders([mortal, three[0]]), 4)
 
         def kill() -> None:
-            while "the-step-runs\n" not in logs(lab, "first"):
+            while "the-step-runs\n" not in logs(lab, mortal.name):
                 time.sleep(0.05)  # another process writes the log
-            first.kill()
+            mortal.kill()
 
         threading.Thread(target=kill, daemon=True).start()
         built = lab.build(session, "echo the-step-runs; /busybox sleep 3")
-    assert "builder first is left out, its work goes to another: the engine went away during the build" in said
-    assert "built by: second 4" in said
+    assert "builder k is left out, its work goes to another: the engine went away during the build" in said
+    assert "built by: a 4" in said
     assert len(built.artifacts) == 4
     forget(built)
 
@@ -102,20 +101,20 @@ def test_a_slow_builder_gets_what_it_can_do(lab: Lab, three: list[Engine]) -> No
     relay = Relay(lambda: socket.create_connection((slow.address, 2375)))
     builders = docker_builders([slow, fast])
     builders[slow.name]["endpoint"] = f"tcp://{relay.address}"
-    session, said = lab.session(builders, 5, "limits.jobs=1")
+    session, said = lab.session(builders, 4, "limits.jobs=1")
 
     def hold() -> None:
         while "building " not in "".join(said):
             time.sleep(0.02)  # the build begins in another thread
         relay.gate.clear()
-        while sum(line.startswith("building ") and " on b;" in line for line in said) < 4:
+        while sum(line.startswith("building ") and " on b;" in line for line in said) < 3:
             time.sleep(0.02)
         relay.gate.set()
 
     threading.Thread(target=hold, daemon=True).start()
     built = lab.build(session, "echo slow > /made")
     relay.close()
-    assert "built by: a 1, b 4" in said
+    assert "built by: a 1, b 3" in said
     forget(built)
 
 
@@ -154,7 +153,8 @@ def test_builders_that_cannot_be_used(tmp_path: Path, three: list[Engine]) -> No
     refused_build(workspace, {name: builders[name] for name in ("away", "old")})
     removed = workspace.call("builder.remove", *asked).stdout
     assert removed.count("removed") == 4
-    assert "edgebuild-" not in run(["docker", "context", "ls"]).stdout
+    known = run(["docker", "context", "ls"]).stdout
+    assert not [name for name in made.stdout.split() if name.startswith("edgebuild-") and name in known]
     old.close()
 
 
