@@ -213,13 +213,14 @@ class CacheRecord:
 
 
 def parse_cache(text: str) -> list[CacheRecord]:
-    """What `docker buildx du --verbose` prints."""
+    """What `docker buildx du --verbose` prints. A description may be a whole script."""
     found = []
-    for block in text.split("\n\n"):
-        fields = dict(re.findall(r"(?m)^([A-Z][\w ]*):\s*(.*)$", block))
+    for block in re.split(r"(?m)^(?=ID:\s)", text):
+        head, _, rest = block.partition("\nDescription:")
+        fields = dict(re.findall(r"(?m)^([A-Z][\w ]*):[ \t]*(.*)$", head))
         if "ID" in fields:
-            parents = re.split(r"[,;\s]+", (fields.get("Parent") or fields.get("Parents") or "").strip())
-            found.append(CacheRecord(fields["ID"], tuple(filter(None, parents)), fields.get("Description", "")))
+            parents = re.split(r"[,;\s]+", fields.get("Parent") or fields.get("Parents") or "")
+            found.append(CacheRecord(fields["ID"], tuple(filter(None, parents)), rest.partition("\nUsage count:")[0]))
     return found
 
 

@@ -144,7 +144,10 @@ Description:\tmount / from exec /bin/sh -c apt-get
 
 ID:\t\tours
 Parent:\t\tbottom
-Description:\tmount / from exec /bin/sh -c true bench-mark own
+Description:\tmount / from exec /bin/sh -c true
+
+bench-mark own
+Usage count:\t1
 
 ID:\t\tbottom
 Description:\tlocal source
@@ -159,3 +162,4 @@ def test_only_what_stands_on_our_own_steps_leaves_the_cache() -> None:
     records = parse_cache(CACHE)
     assert marked_records(records, "bench-mark") == ["top", "middle", "ours"]
     assert marked_records(records, "nothing") == []
+    assert marked_records(records, "Usage") == []
