@@ -1,5 +1,83 @@
-"""Builders."""
+"""Work spread over builders, which sleep instead of computing: this machine has few cores."""
 
-from tests.bench.suite import Benchmark
+import json
 
-BENCHMARKS: tuple[Benchmark, ...] = ()
+import yaml
+
+from tests.bench import byhand
+from tests.bench.engines import engines
+from tests.bench.goals import Measured, Row
+from tests.bench.machine import Bench, Site, Timing, paired
+from tests.bench.report import TEMPLATES
+from tests.bench.standins import versions, with_versions
+from tests.bench.suite import Benchmark, at_most
+
+BUILDERS = 3
+BUILDS = 12
+PROGRAMS = "sh ls find readlink sha256sum cut stat head basename cat sleep mkdir awk"
+# As little as passes the check of a host's image: a shell, and what must be there as empty as it may be.
+TINY = f"""
+mkdir -p /tmp/root && cd /tmp/root
+mkdir -p bin usr/bin boot etc lib/modules/1 tmp var/lib/dpkg var/lock
+for each in {PROGRAMS}; do
+    path=$(readlink -f "$(command -v "$each")")
+    cp "$path" "bin/$each"
+    ldd "$path" | grep -o '/[^ ]*' || true
+done | sort -u | while read -r library; do mkdir -p ".$(dirname "$library")"; cp -L "$library" ".$library"; done
+echo kernel > boot/vmlinuz
+echo initrd > boot/initrd
+printf '#!/bin/sh\\necho dmsquash-live-root\\n' > bin/lsinitrd
+chmod 755 bin/lsinitrd
+: > etc/machine-id
+printf 'ID=debian\\nVERSION_ID="12"\\n' > etc/os-release
+printf 'Package: tiny\\nStatus: install ok installed\\nVersion: 1\\nArchitecture: all\\nMaintainer: x\\nDescription: x\\n\\n' \\
+    > var/lib/dpkg/status
+tar --create --file /out/tiny.tar --numeric-owner --owner 0 --group 0 .
+"""
+
+
+def sleeping(bench: Bench) -> Site:
+    """An environment of sleeping builds."""
+    site = bench.site("sleeping", bench.demo_config())
+    (site.root / "Dockerfile.j2").write_text((TEMPLATES / "sleeping.Dockerfile.j2").read_text())
+    byhand.in_tools(bench.demo.boot_tree, TINY, site.root)
+    return site
+
+
+def name_builders(site: Site, addresses: list[str]) -> None:
+    """The environment with these builders, one build at a time on each."""
+    file = site.root / f"config/{site.environment}.yaml"
+    text = yaml.safe_load(file.read_text(encoding="utf-8"))
+    text["builders"] = {
+        f"sleeper{number}": {"driver": "docker", "endpoint": address, "platforms": ["linux/amd64"], "jobs": 1}
+        for number, address in enumerate(addresses)
+    }
+    file.write_text(json.dumps(text), encoding="utf-8")
+
+
+def spread(bench: Bench) -> list[Measured]:
+    site, fresh = sleeping(bench), iter((20, 30))
+
+    def built_by(addresses: list[str]) -> Timing:
+        name_builders(site, addresses)
+        return site.call("build-provider-images", *with_versions(versions(next(fresh), BUILDS)))
+
+    with engines(BUILDERS) as addresses:
+        found = paired(lambda: built_by(addresses), lambda: built_by(addresses[:1]), 1)
+    return [found]
+
+
+BENCHMARKS = (
+    Benchmark(
+        "builders",
+        110,
+        (
+            Row(
+                f"{BUILDS} independent builds on {BUILDERS} builders",
+                "the same on one",
+                (at_most(1 / 2.2),),
+            ),
+        ),
+        spread,
+    ),
+)

@@ -33,6 +33,12 @@ def copy(source: Path, target: Path) -> None:
     run(["cp", source, target])
 
 
+def copies(source: Path, folder: Path, count: int) -> None:
+    """So many, by one `cp` each."""
+    for number in range(count):
+        copy(source, folder / f"{number}.iso")
+
+
 def bake_and_xorriso(site: Site, targets: Sequence[str], folder: Path) -> None:
     site.bake(targets)
     xorriso(site.boot_tree, folder)

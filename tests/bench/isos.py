@@ -1,14 +1,20 @@
 """The ISO: another site's files, many sites, its root file system, its putting together."""
 
+import functools
 import json
+import os
+import shutil
 from collections.abc import Callable
 
 from edgebuild.iso import IsoRequest, assemble
 from tests.bench import byhand
 from tests.bench.goals import Measured, Row
-from tests.bench.machine import Bench, paired
+from tests.bench.machine import Bench, Site, Timing, paired, timed
+from tests.bench.programs import peak_bytes
 from tests.bench.suite import Benchmark, at_most
 
+SITES, FEW_SITES = 100, 10
+LEFT_OUT = "-e 'proc/*'"
 RESPIN = at_most(1.2, plus=0.5)
 # Both compressors on the root file system of the boot tree, unpacked; seconds and bytes of each go to /out/times.
 SQUASH = """
@@ -77,10 +83,74 @@ def put_together(bench: Bench) -> list[Measured]:
     return [found]
 
 
+@functools.cache
+def small(bench: Bench) -> Site:
+    """An environment whose ISO is small enough to have it 200 times: its root file system holds next to nothing."""
+    site = bench.site("small", bench.demo_config())
+    template = site.root / "edgebuild/templates/boot-tree.j2"
+    text = template.read_text(encoding="utf-8")
+    assert text.count(LEFT_OUT) == 1
+    template.write_text(text.replace(LEFT_OUT, f"{LEFT_OUT} 'usr/*' 'var/*' 'boot/*'"), encoding="utf-8")
+    user_data = (site.root / "user-data.j2").read_text(encoding="utf-8")
+    (site.root / "site-data.j2").write_text(f"{user_data}\nhostname: {{{{ site.name }}}}\n", encoding="utf-8")
+    site.call("iso")
+    return site
+
+
+def sites_file(site: Site, count: int) -> str:
+    """The path of a CSV file with so many sites."""
+    file = site.root / f"sites-{count}.csv"
+    file.write_text("name\n" + "".join(f"site-{number}\n" for number in range(count)), encoding="utf-8")
+    return str(file)
+
+
+def site_isos(bench: Bench) -> list[Measured]:
+    """Both sides until the bytes are on the disk."""
+    site, folder = small(bench), bench.scratch("copies")
+    arguments = ["--user-data", str(site.root / "site-data.j2"), "--sites"]
+
+    def without_sites() -> None:
+        shutil.rmtree(site.workspace.result(site.environment, "sites"), ignore_errors=True)
+
+    def synced(found: Timing) -> Timing:
+        return Timing(found.seconds + timed(os.sync).seconds, found.steps)
+
+    def own() -> Timing:
+        without_sites()
+        os.sync()
+        return synced(site.call("site-isos", *arguments, sites_file(site, SITES)))
+
+    def copies() -> Timing:
+        bench.scratch("copies")
+        os.sync()
+        original = site.iso.resolve()
+        found = synced(timed(lambda: byhand.copies(original, folder, SITES)))
+        bench.scratch("copies")
+        return found
+
+    found = paired(own, copies, 2)
+    call = [str(site.root / "inv"), "site-isos", "--env", site.environment, *arguments]
+    peaks = []
+    for count in (SITES, FEW_SITES):
+        without_sites()
+        peaks.append(peak_bytes(*call, sites_file(site, count), folder=site.root) / 1e6)
+    without_sites()
+    return [found, Measured(peaks[0], peaks[1])]
+
+
 BENCHMARKS = (
     Benchmark("user-data", 15, (Row("another user-data only", "cp of the ISO", (RESPIN,)),), user_data),
     Benchmark("kernel-argument", 15, (Row("another kernel argument", "cp of the ISO", (RESPIN,)),), kernel_argument),
     Benchmark("overlay", 15, (Row("another overlay file on the ISO", "cp of the ISO", (RESPIN,)),), overlay),
+    Benchmark(
+        "sites",
+        120,
+        (
+            Row(f"{SITES} site ISOs", f"{SITES} × cp", (at_most(1.2),)),
+            Row(f"{SITES} site ISOs: peak memory", f"{FEW_SITES} site ISOs", (at_most(1, plus=5),), "MB"),
+        ),
+        site_isos,
+    ),
     Benchmark(
         "squashfs",
         90,

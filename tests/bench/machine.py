@@ -84,9 +84,11 @@ def timed_call(argv: Sequence[str], folder: Path) -> Timing:
                 said.append(line)
                 if line.startswith("note:"):
                     continue
-                now = time.perf_counter()
-                steps.append((name, now - began))
-                name, began = line.strip().partition(";")[0], now
+                now, step = time.perf_counter(), line.strip().partition(";")[0]
+                # A line of a build's step comes when it has ended, every other one as something starts.
+                ended_step = re.search(r"  [\d.]+ s$", step) is not None
+                steps.append((step if ended_step else name, now - began))
+                name, began = (f"after {step}" if ended_step else step), now
         ended = time.perf_counter()
         output.seek(0)
         assert child.returncode == 0, f"{' '.join(argv)}: {output.read()}{''.join(said)}"
