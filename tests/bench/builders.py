@@ -52,6 +52,7 @@ def name_builders(site: Site, addresses: list[str]) -> None:
         f"sleeper{number}": {"driver": "docker", "endpoint": address, "platforms": ["linux/amd64"], "jobs": 1}
         for number, address in enumerate(addresses)
     }
+    text["limits"] = {"jobs": 1}  # targets in one call: a sleeping engine would take all of them at once
     file.write_text(json.dumps(text), encoding="utf-8")
 
 
