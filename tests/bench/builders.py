@@ -71,7 +71,7 @@ def spread(bench: Bench) -> list[Measured]:
 BENCHMARKS = (
     Benchmark(
         "builders",
-        110,
+        90,
         (
             Row(
                 f"{BUILDS} independent builds on {BUILDERS} builders",

@@ -219,7 +219,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         "package",
-        120,
+        70,
         (
             Row("another OS package: payload layers that moved", "", (at_most(plus=0),), "layers"),
             Row("another OS package: other steps run again", "", (at_most(plus=0),), "steps"),
@@ -228,7 +228,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         "version",
-        20,
+        15,
         (
             Row(f"one more Kubernetes version ({PAYLOAD_MB} MB)", "cp of its payload", (at_most(1, plus=2),)),
             Row("one more Kubernetes version: disk", "its payload", (at_most(1, plus=1),), "MB"),
@@ -237,7 +237,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         "versions",
-        240,
+        200,
         (
             Row(f"{TEN} versions ({PAYLOAD_MB} MB each) and ISO", "bake and xorriso", (at_most(1.03),)),
             Row(f"{TEN} versions and ISO: CanvOS", "the CanvOS way", (at_most(1 / 4),)),

@@ -71,17 +71,17 @@ def gate(bench: Bench) -> list[Measured]:
 BENCHMARKS = (
     Benchmark(
         "scan",
-        20,
+        25,
         (
             Row("secret scan of every layer", "the cold build", (at_most(1 / 10),)),
             Row("secret scan, nothing new", "build-all-images --again", (at_most(1 / 10),)),
         ),
         scan,
     ),
-    Benchmark("verify", 8, (Row("verify of an ISO", "reading and hashing it", (at_most(1.5),)),), verify),
+    Benchmark("verify", 5, (Row("verify of an ISO", "reading and hashing it", (at_most(1.5),)),), verify),
     Benchmark(
         "gate",
-        25,
+        15,
         (Row("push of unchanged images, with the gate", "without it", (at_most(1, plus=1),)),),
         gate,
     ),

@@ -140,11 +140,11 @@ def site_isos(bench: Bench) -> list[Measured]:
 
 BENCHMARKS = (
     Benchmark("user-data", 15, (Row("another user-data only", "cp of the ISO", (RESPIN,)),), user_data),
-    Benchmark("kernel-argument", 15, (Row("another kernel argument", "cp of the ISO", (RESPIN,)),), kernel_argument),
-    Benchmark("overlay", 15, (Row("another overlay file on the ISO", "cp of the ISO", (RESPIN,)),), overlay),
+    Benchmark("kernel-argument", 10, (Row("another kernel argument", "cp of the ISO", (RESPIN,)),), kernel_argument),
+    Benchmark("overlay", 10, (Row("another overlay file on the ISO", "cp of the ISO", (RESPIN,)),), overlay),
     Benchmark(
         "sites",
-        120,
+        60,
         (
             Row(f"{SITES} site ISOs", f"{SITES} × cp", (at_most(1.2),)),
             Row(f"{SITES} site ISOs: peak memory", f"{FEW_SITES} site ISOs", (at_most(1, plus=5),), "MB"),
@@ -153,7 +153,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         "squashfs",
-        90,
+        80,
         (
             Row("root file system (zstd 3, 1 MiB blocks)", "gzip 9, 128 KiB", (at_most(1 / 8),)),
             Row("root file system: size", "gzip 9, 128 KiB", (at_most(1.02),), "MB"),

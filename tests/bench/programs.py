@@ -65,10 +65,10 @@ def keys_many(bench: Bench) -> list[Measured]:
 
 
 BENCHMARKS = (
-    Benchmark("list", 6, (Row("inv --list", "importing invoke", (at_most(1.5),)),), list_tasks),
+    Benchmark("list", 5, (Row("inv --list", "importing invoke", (at_most(1.5),)),), list_tasks),
     Benchmark(
         "plan",
-        8,
+        6,
         (
             Row(f"inv plan, {MANY} versions", "", (at_most(plus=2),)),
             Row(f"inv plan, {MANY} versions: peak memory", "", (at_most(plus=150),), "MB"),
