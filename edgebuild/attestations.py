@@ -13,8 +13,8 @@ from edgebuild import provenance, signing
 from edgebuild.errors import VerificationError
 from edgebuild.oci import DIGEST, MANIFEST, Document, OtherBytes, Registry, describe, descriptors, digest_of, document
 from edgebuild.provenance import Attachments
+from edgebuild.references import split_reference
 from edgebuild.referrers import attach, referrers, written
-from edgebuild.registry import split_reference
 from edgebuild.signing import Signer
 from edgebuild.transport import NotThere
 

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgebuild import attestations, checking, documents, oci, registry, report, sending, verify
+from edgebuild import attestations, checking, documents, oci, pushing, registry, report, verify
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError, RegistryError, VerificationError
 from edgebuild.localimages import local_images
 from edgebuild.plan import Target
-from edgebuild.registry import Pushed, split_reference
+from edgebuild.references import lifetime, split_reference
+from edgebuild.registry import Pushed
 from edgebuild.results import Artifact
 from edgebuild.seal import publish
+from edgebuild.sending import Settings
 from edgebuild.session import Session
 from edgebuild.signing import Signer
 from edgebuild.view import open_transfer
@@ -45,7 +47,7 @@ def push_images(session: Session, chosen: Sequence[Target] = (), *, verified: bo
             verify.remember(session, [])  # the same set, with the registry's digests
     for each in pushed:
         sys.stdout.write(f"{each.reference}@{each.digest}\n")
-    if note := registry.lifetime(pushed[0].reference):
+    if note := lifetime(pushed[0].reference):
         session.say(f"note: {note}")
 
 
@@ -53,8 +55,8 @@ def _push(session: Session, references: Sequence[str]) -> list[Pushed]:
     settings = session.environment.push
     with open_transfer(references) as transfer:
         client = docker_client(timeout=settings.stall_seconds)
-        how = sending.Settings(session.root / "build/.cache/push", settings.jobs, settings.stall_seconds)
-        return sending.push(client, references, how, say=transfer.say, progress=transfer.progress)
+        how = Settings(session.root / "build/.cache/push", settings.jobs, settings.stall_seconds)
+        return pushing.push(client, references, how, say=transfer.say, progress=transfer.progress)
 
 
 def _artifact(session: Session, name: str, pushed: Pushed) -> Artifact:

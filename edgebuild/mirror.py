@@ -13,7 +13,7 @@ from edgebuild.layout import Entry, Layout
 from edgebuild.narrowing import keep_index, platform_images
 from edgebuild.oci import PATIENCE, OtherBytes, Registry
 from edgebuild.pulls import Pull
-from edgebuild.registry import split_reference
+from edgebuild.references import split_reference
 from edgebuild.report import size
 from edgebuild.transport import NotThere, Patience
 from edgebuild.upload import Read, send_blob

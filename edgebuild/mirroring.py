@@ -16,7 +16,7 @@ from edgebuild.locking import locked
 from edgebuild.packages import package_distributions
 from edgebuild.plan import mirrored
 from edgebuild.pulls import Pull, kubernetes_tags, merged, mirror_lines, pulled_images
-from edgebuild.registry import split_reference
+from edgebuild.references import split_reference
 from edgebuild.run import CommandFailed, run
 from edgebuild.session import Session, prepare
 from edgebuild.transport import Patience

@@ -10,8 +10,8 @@ from edgebuild.errors import InputError
 from edgebuild.imagetree import ImageTree, Manifest, image_tree
 from edgebuild.oci import INDEX, MANIFEST, Registry, describe
 from edgebuild.pulls import Pull
+from edgebuild.references import split_reference
 from edgebuild.referrers import EMPTY, EMPTY_BYTES, written
-from edgebuild.registry import split_reference
 from edgebuild.transport import NotThere, Patience
 
 PATIENCE = Patience(connect_seconds=5.0, read_seconds=15.0, attempts=2)  # the person waits to begin

@@ -13,7 +13,7 @@ from edgebuild.errors import RegistryError
 from edgebuild.imagetree import INDEX as INDEX
 from edgebuild.imagetree import INDEXES, LEVELS
 from edgebuild.imagetree import MANIFEST as MANIFEST
-from edgebuild.registry import split_reference
+from edgebuild.references import split_reference
 from edgebuild.sums import digest_of as digest_of  # others of the registry take it from here
 from edgebuild.transport import BadMoment, NotThere, Patience, Transport
 from edgebuild.values import DIGEST as DIGEST

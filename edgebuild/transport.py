@@ -18,7 +18,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from edgebuild.errors import RegistryError
-from edgebuild.registry import is_transient, what_helps
+from edgebuild.references import is_transient, what_helps
 
 T = TypeVar("T")
 LOOPBACK = re.compile(r"(127(\.[0-9]{1,3}){3}|localhost|\[::1\])(:[0-9]+)?")

@@ -34,7 +34,7 @@ def current_digests(references: Collection[str], records: Records, say: Callable
 def _ask(reference: str) -> str:
     """Empty when the registry does not tell: BuildKit, which knows the engine's own images too, has the last word."""
     from edgebuild.oci import Registry  # costs 0.2 s, and a bootstrapped base asks nobody
-    from edgebuild.registry import split_reference
+    from edgebuild.references import split_reference
     from edgebuild.transport import Patience
 
     host, repository, tag = split_reference(reference)

@@ -12,7 +12,7 @@ from edgebuild import attestations, documents, gate, oci, sums
 from edgebuild.engine import docker_client, ensure_engine
 from edgebuild.errors import InputError, RegistryError, VerificationError
 from edgebuild.isofile import AREA_PADDING, Region, digest, read_iso
-from edgebuild.registry import split_reference
+from edgebuild.references import split_reference
 from edgebuild.results import ARTIFACTS, Artifact, read_artifacts
 from edgebuild.session import Session
 from edgebuild.structure import Expected, check_iso

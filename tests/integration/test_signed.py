@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgebuild.oci import Registry
-from edgebuild.registry import split_reference
+from edgebuild.references import split_reference
 from edgebuild.run import CommandFailed, run
 from tests.conftest import ROOT, Workspace, copy_repository
 from tests.integration.test_supply_chain import ISO, commands, shell

@@ -50,6 +50,7 @@ PURE += [
     "progress",
     "console",
     "imagecheck",
+    "references",
 ]
 EFFECTS = [
     "run",
@@ -99,6 +100,7 @@ EFFECTS = [
     "packing",
     "crew",
     "sending",
+    "pushing",
     "belongings",
     "cleaning",
     "budget",

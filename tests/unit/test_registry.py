@@ -10,7 +10,7 @@ import docker
 import pytest
 import requests
 
-from edgebuild import localimages, registry
+from edgebuild import localimages, references, registry
 from edgebuild.errors import InputError, RegistryError, ToolError
 
 OURS, OTHER, OLD = ("sha256:" + digit * 64 for digit in "123")
@@ -297,7 +297,7 @@ def test_progress_sums_the_layers_of_an_image() -> None:
     ],
 )
 def test_transient(message: str, transient: bool) -> None:
-    assert registry.is_transient(message) is transient
+    assert references.is_transient(message) is transient
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_transient(message: str, transient: bool) -> None:
     ],
 )
 def test_split_reference(reference: str, expected: tuple[str, str, str]) -> None:
-    assert registry.split_reference(reference) == expected
+    assert references.split_reference(reference) == expected
 
 
 def listing(**images: tuple[list[str], list[tuple[str, int]]]) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from invoke.collection import Collection
 
 import tasks
-from edgebuild import arguments, doctor, generated, localimages, registry, report, workflow
+from edgebuild import arguments, doctor, generated, localimages, references, report, workflow
 from edgebuild.config import load_environment
 from edgebuild.errors import InputError
 from edgebuild.inputs import find_inputs
@@ -292,13 +292,13 @@ def test_shared_bytes() -> None:
     ],
 )
 def test_split_reference(reference: str, expected: tuple[str, str, str]) -> None:
-    assert registry.split_reference(reference) == expected
+    assert references.split_reference(reference) == expected
 
 
 def test_lifetime() -> None:
-    assert "1h" in registry.lifetime("ttl.sh/x:1h")
-    assert "24 hours" in registry.lifetime("ttl.sh/x:k3s-1.33.6-v4.9.38-demo")
-    assert registry.lifetime("docker.io/me/x:1") == ""
+    assert "1h" in references.lifetime("ttl.sh/x:1h")
+    assert "24 hours" in references.lifetime("ttl.sh/x:k3s-1.33.6-v4.9.38-demo")
+    assert references.lifetime("docker.io/me/x:1") == ""
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_lifetime() -> None:
     ],
 )
 def test_transient(message: str, transient: bool) -> None:
-    assert registry.is_transient(message) is transient
+    assert references.is_transient(message) is transient
 
 
 def test_report() -> None:

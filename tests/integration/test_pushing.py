@@ -16,11 +16,12 @@ from typing import Any
 import docker
 import pytest
 
-from edgebuild import sending
+from edgebuild import pushing
 from edgebuild.errors import InputError, RegistryError
 from edgebuild.oci import Registry
 from edgebuild.registry import Pushed
 from edgebuild.run import process, run
+from edgebuild.sending import Settings
 from tests.conftest import ROOT
 from tests.registry_server import STALL, USERS, Fault, Proxy, faulty_proxy, free_port, registry_server
 
@@ -45,10 +46,11 @@ RUN ["/bin/sh", "-c", "printf changed > /odd/a"]
 PUSH = """
 import sys
 from pathlib import Path
-from edgebuild import sending
+from edgebuild import pushing
 from edgebuild.engine import docker_client
-settings = sending.Settings(Path(sys.argv[1]), jobs=1)
-sending.push(docker_client(), sys.argv[2:], settings, say=lambda text: print(text, flush=True))
+from edgebuild.sending import Settings
+settings = Settings(Path(sys.argv[1]), jobs=1)
+pushing.push(docker_client(), sys.argv[2:], settings, say=lambda text: print(text, flush=True))
 """
 
 
@@ -93,8 +95,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> sending.Settings:
-    return sending.Settings(tmp_path / "cache", jobs=3, wait=lambda _: None)
+def settings(tmp_path: Path) -> Settings:
+    return Settings(tmp_path / "cache", jobs=3, wait=lambda _: None)
 
 
 def named(engine: Any, built: Sequence[str], repository: str, names: list[str]) -> list[str]:
@@ -117,12 +119,12 @@ def unique_bytes(pushed: Sequence[Pushed]) -> int:
 
 
 def test_each_layer_goes_out_once(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     """For all versions, and in two repositories."""
     references = named(engine, built, f"{proxy.address}/one", names)
     references += named(engine, built, f"{proxy.address}/two/deep", names)
-    pushed = sending.push(engine, references, settings, say=said.append)
+    pushed = pushing.push(engine, references, settings, say=said.append)
     assert not [line for line in said if "the engine pushes" in line], said
     assert [each.reference for each in pushed] == references
     assert not any(each.skipped for each in pushed)
@@ -137,11 +139,11 @@ def test_each_layer_goes_out_once(
 
 
 def test_a_registry_gives_back_the_same_image(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     """Every layer unpacks to what its digest says, and the engine gets an image of the same id."""
     reference = named(engine, built[:1], f"{proxy.address}/back", names)[0]
-    pushed = sending.push(engine, [reference], settings, say=said.append)[0]
+    pushed = pushing.push(engine, [reference], settings, say=said.append)[0]
     remote = Registry(proxy.address)
     manifest = json.loads(remote.manifest("back", pushed.digest)[2])
     assert manifest["config"]["digest"] == pushed.image
@@ -157,53 +159,53 @@ def test_a_registry_gives_back_the_same_image(
 
 
 def test_what_is_there_is_not_sent_again(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     references = named(engine, built, f"{proxy.address}/again", names)
-    sending.push(engine, references[:-1], settings, say=said.append)
+    pushing.push(engine, references[:-1], settings, say=said.append)
     proxy.forget()
-    assert all(each.skipped for each in sending.push(engine, references[:-1], settings, say=said.append))
+    assert all(each.skipped for each in pushing.push(engine, references[:-1], settings, say=said.append))
     assert not [ask for ask in proxy.asked if ask.split()[0] not in {"GET", "HEAD"}]
     proxy.forget()
-    more = sending.push(engine, references, settings, say=said.append)
+    more = pushing.push(engine, references, settings, say=said.append)
     assert [each.skipped for each in more] == [True, True, True, False]
     assert 0 < proxy.blob_bytes < 10_000  # one payload and one configuration
     shutil.rmtree(settings.cache)
     proxy.forget()
-    anew = sending.push(engine, references, settings, say=said.append)
+    anew = pushing.push(engine, references, settings, say=said.append)
     assert [each.digest for each in anew] == [each.digest for each in more]
     assert proxy.blob_bytes == 0  # packed again, to the same bytes
 
 
 def test_a_tag_that_has_moved(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     references = named(engine, built[:2], f"{proxy.address}/moved", names)
-    first = sending.push(engine, references, settings, say=said.append)
+    first = pushing.push(engine, references, settings, say=said.append)
     engine.api.tag(built[2], f"{proxy.address}/moved", "v0")
-    again = sending.push(engine, references, settings, say=said.append)
+    again = pushing.push(engine, references, settings, say=said.append)
     assert [each.skipped for each in again] == [False, True]
     assert again[0].digest != first[0].digest
     assert Registry(proxy.address).manifest("moved", "v0")[0] == again[0].digest
 
 
 def test_a_layer_that_is_refused_and_the_next_push(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     """The images that do not need it are pushed; then only what is missing."""
-    first = sending.push(engine, named(engine, built[:1], f"{proxy.address}/part", names), settings, say=said.append)
+    first = pushing.push(engine, named(engine, built[:1], f"{proxy.address}/part", names), settings, say=said.append)
     references = named(engine, built[1:3], f"{proxy.address}/part", names)
     references += named(engine, built[3:], f"{proxy.address}/other", names)
     proxy.faults.append(Fault("POST", "/other/blobs/uploads/", 403, times=1000))
     with pytest.raises(RegistryError, match="1 of 3 images were not pushed") as caught:
-        sending.push(engine, references, settings, say=said.append)
+        pushing.push(engine, references, settings, say=said.append)
     assert caught.value.hint.startswith("docker login")
     layers = engine.api.inspect_image(built[3])["RootFS"]["Layers"]
     kept = {f"sha256:{file.stem}" for file in (settings.cache / "packed").iterdir()}
     assert kept == set(layers)  # packed, and refused
     proxy.faults.clear()
     proxy.forget()
-    pushed = sending.push(engine, references, settings, say=said.append)
+    pushed = pushing.push(engine, references, settings, say=said.append)
     assert [each.skipped for each in pushed] == [True, True, False]
     assert unique_bytes([*first, *pushed]) > 3_000_000
     assert 0 < proxy.blob_bytes < 10_000
@@ -211,13 +213,13 @@ def test_a_layer_that_is_refused_and_the_next_push(
 
 
 def test_a_registry_out_of_order(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     references = named(engine, built, f"{proxy.address}/flaky", names)
     proxy.faults += [Fault("PUT", "/manifests/", 503, times=2), Fault("POST", "/blobs/", 500, times=2)]
     proxy.faults += [Fault("PATCH", "/blobs/", 0, times=1), Fault("HEAD", "/manifests/", 429, times=2)]
     # The proxy waits for more than a short body has.
-    pushed = sending.push(engine, references, replace(settings, stall_seconds=2), say=said.append)
+    pushed = pushing.push(engine, references, replace(settings, stall_seconds=2), say=said.append)
     assert not any(each.skipped for each in pushed)
     assert not [fault for fault in proxy.faults if fault.times]
     assert [line for line in said if "out of order; again in" in line]
@@ -226,35 +228,35 @@ def test_a_registry_out_of_order(
 
 
 def test_a_registry_that_stalls(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     """It is tried once more, then given up."""
     reference = named(engine, built[:1], f"{proxy.address}/stall", names)[0]
     proxy.faults.append(Fault("POST", "/blobs/uploads/", STALL, times=1000))
     hasty = replace(settings, stall_seconds=0.5, jobs=1)
     with pytest.raises(RegistryError, match=r"Read timed out.*; tried 2 times") as caught:
-        sending.push(engine, [reference], hasty, say=said.append)
+        pushing.push(engine, [reference], hasty, say=said.append)
     assert caught.value.hint == "push again; what is there is skipped"
 
 
 def test_another_image_under_the_tag(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     """Somebody else pushes to the same tag between our push and our look."""
     theirs, ours = named(engine, built[:2], f"{proxy.address}/tag", names)
-    found = sending.push(engine, [theirs], settings, say=said.append)[0].digest
+    found = pushing.push(engine, [theirs], settings, say=said.append)[0].digest
     proxy.faults += [
         Fault("HEAD", "/manifests/v1", 404, times=1),
         Fault("HEAD", "/manifests/v1", 200, times=1000, instead="/manifests/v0"),
     ]
     with pytest.raises(RegistryError, match=f"but the registry has {found} under this tag"):
-        sending.push(engine, [ours], settings, say=said.append)
+        pushing.push(engine, [ours], settings, say=said.append)
 
 
 def test_a_registry_that_wants_a_login(
     engine: Any,
     built: list[str],
-    settings: sending.Settings,
+    settings: Settings,
     said: list[str],
     names: list[str],
     tmp_path: Path,
@@ -263,16 +265,16 @@ def test_a_registry_that_wants_a_login(
     with registry_server(tmp_path / "closed", users=USERS) as address:
         references = named(engine, built[:2], f"{address}/closed", names)
         with pytest.raises(RegistryError) as caught:
-            sending.push(engine, references, settings, say=said.append)
+            pushing.push(engine, references, settings, say=said.append)
         assert caught.value.hint == f"docker login {address}"
         login = base64.b64encode(b"me:secret-pass").decode()
         (tmp_path / "config.json").write_text(json.dumps({"auths": {address: {"auth": login}}}))
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-        assert not any(each.skipped for each in sending.push(engine, references, settings, say=said.append))
+        assert not any(each.skipped for each in pushing.push(engine, references, settings, say=said.append))
 
 
 def test_a_push_that_is_killed_goes_on(
-    engine: Any, built: list[str], proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
 ) -> None:
     """SIGKILL when one manifest is missing: then nothing but that is sent."""
     references = named(engine, built, f"{proxy.address}/killed", names)
@@ -282,7 +284,7 @@ def test_a_push_that_is_killed_goes_on(
     ) as child:
         assert proxy.stalled.wait(60)
         child.kill()
-    again = sending.push(engine, references, settings, say=said.append)
+    again = pushing.push(engine, references, settings, say=said.append)
     assert [each.skipped for each in again] == [True, True, True, False]
     assert proxy.blob_bytes == unique_bytes(again)  # of both runs together
     assert not list(settings.cache.glob("reading-*"))
@@ -291,29 +293,29 @@ def test_a_push_that_is_killed_goes_on(
 
 
 def test_a_registry_that_does_not_answer_here(
-    engine: Any, built: list[str], settings: sending.Settings, said: list[str], names: list[str]
+    engine: Any, built: list[str], settings: Settings, said: list[str], names: list[str]
 ) -> None:
     """The engine may reach it; when it does not either, the error is its."""
     reference = named(engine, built[:1], f"127.0.0.1:{free_port()}/none", names)[0]
     with pytest.raises(RegistryError, match="connection refused"):
-        sending.push(engine, [reference], settings, say=said.append)
+        pushing.push(engine, [reference], settings, say=said.append)
     assert said[0].endswith("does not answer here; the engine pushes")
 
 
 def test_an_image_that_cannot_read_layers(
-    engine: Any, proxy: Proxy, settings: sending.Settings, said: list[str], names: list[str], tmp_path: Path
+    engine: Any, proxy: Proxy, settings: Settings, said: list[str], names: list[str], tmp_path: Path
 ) -> None:
     """One without a shell: then the engine pushes."""
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     reference = f"{proxy.address}/bare:1"
     run(["docker", "buildx", "build", "--quiet", "--load", "--tag", reference, tmp_path])
     names.append(reference)
-    pushed = sending.push(engine, [reference], settings, say=said.append)
+    pushed = pushing.push(engine, [reference], settings, say=said.append)
     assert [line for line in said if line.endswith("the engine pushes what is left")]
     assert Registry(proxy.address).manifest("bare", "1")[0] == pushed[0].digest
-    assert sending.push(engine, [reference], settings, say=said.append)[0].skipped
+    assert pushing.push(engine, [reference], settings, say=said.append)[0].skipped
 
 
-def test_an_image_that_was_not_built(engine: Any, settings: sending.Settings, said: list[str]) -> None:
+def test_an_image_that_was_not_built(engine: Any, settings: Settings, said: list[str]) -> None:
     with pytest.raises(InputError, match="not built yet"):
-        sending.push(engine, [f"{NAME}:none"], settings, say=said.append)
+        pushing.push(engine, [f"{NAME}:none"], settings, say=said.append)
