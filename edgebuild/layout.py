@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild import sums
-from edgebuild.errors import EdgebuildError, InputError, VerificationError
+from edgebuild.errors import InputError, VerificationError
 from edgebuild.imagetree import INDEX, Descriptor, ImageTree, Manifest, image_tree, parse, part
 
 NAME = "org.opencontainers.image.ref.name"
@@ -118,7 +118,7 @@ class Layout:
         if not self.has(manifest.descriptor):
             _write(self.path(manifest.digest), manifest.data)
 
-    def fetch(self, blob: Descriptor, read: Callable[[int], Iterator[bytes]], *, going_on: Callable[[], bool]) -> int:
+    def fetch(self, blob: Descriptor, read: Callable[[int], Iterator[bytes]]) -> int:
         """Store a blob that `read` gives from an offset on; returns the bytes that were read.
 
         What an earlier run has left of it is continued; it gets its name when it is whole, by its digest.
@@ -135,8 +135,6 @@ class Layout:
                 hasher, done = hashlib.sha256(), 0
             start = done
             for piece in read(done) if done < blob.size else ():
-                if not going_on():
-                    raise EdgebuildError("stopped")
                 file.write(piece)
                 hasher.update(piece)
                 done += len(piece)
@@ -144,6 +142,8 @@ class Layout:
             os.fsync(file.fileno())
         if done != blob.size or f"sha256:{hasher.hexdigest()}" != blob.digest:
             partial.unlink()
+            if start:  # what an earlier run had left was damaged: all of it anew
+                return self.fetch(blob, read)
             raise VerificationError(f"blob {blob.digest}: other bytes came than its digest names")
         partial.replace(self.path(blob.digest))
         return done - start

@@ -1,12 +1,11 @@
 """Images that environments pull from elsewhere: into a folder, and into a registry of one's own."""
 
 import functools
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from edgebuild.crew import Crew
 from edgebuild.errors import EdgebuildError, RegistryError, VerificationError
 from edgebuild.imagetree import Descriptor, ImageTree, Manifest, image_tree
 from edgebuild.layout import Entry, Layout
@@ -92,8 +91,6 @@ def export_images(layout: Layout, registries: Registries, found: Sequence[Found]
 
     What is there and whole stays. Raises one error for all that failed; what came is kept.
     """
-    running = threading.Event()
-    running.set()
     origin = {blob: each.pull.asked for each in reversed(found) for blob in each.tree.blobs}
 
     def fetch(blob: Descriptor) -> int | EdgebuildError:
@@ -101,17 +98,12 @@ def export_images(layout: Layout, registries: Registries, found: Sequence[Found]
         try:
             if layout.has(blob):
                 return 0
-            read = functools.partial(_from_registry, registry, repository, blob)
-            return layout.fetch(blob, read, going_on=running.is_set)
+            return layout.fetch(blob, functools.partial(_from_registry, registry, repository, blob))
         except EdgebuildError as error:
             kind = type(error) if isinstance(error, (RegistryError, VerificationError)) else EdgebuildError
             return kind(f"{origin[blob]}: {error.message}", hint=error.hint)
 
-    try:
-        fetched = dict(zip(origin, side_by_side(fetch, list(origin), jobs), strict=True))
-    except BaseException:
-        running.clear()
-        raise
+    fetched = dict(zip(origin, side_by_side(fetch, list(origin), jobs), strict=True))
     entries = []
     for each in found:
         if any(isinstance(fetched[blob], EdgebuildError) for blob in each.tree.blobs):
@@ -244,11 +236,7 @@ def _flaw(registry: Registry, repository: str, blob: Descriptor) -> str:
 
 
 def side_by_side(action: Callable[[T], U], items: Sequence[T], jobs: int) -> list[U]:
-    """The results in order, `jobs` at a time; the first exception ends it, and what has not begun does not begin."""
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        futures = [pool.submit(action, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    """The results in order, `jobs` at a time; after an exception, or Ctrl-C, no further one begins."""
+    with Crew(jobs) as crew:
+        given = [crew.begin(action, item) for item in items]
+        return [each.result() for each in given]

@@ -84,7 +84,8 @@ def export(sessions: Sequence[Session], to: Path, *, wheels: bool = True) -> Non
     pulls = _pulls(sessions, registries)
     with _disk_errors(to):
         layout.begin()
-        with locked(to.resolve().with_name(f".{to.resolve().name}.lock"), say, "mirror"):
+        lock = to / ".lock"
+        with locked(lock, say, "mirror"):
             say(f"asking registries for {len(pulls)} images")
             found = mirror.found_all(mirror.look(registries, pulls))
             say(f"exporting {len(found)} images to {to}")
@@ -92,6 +93,7 @@ def export(sessions: Sequence[Session], to: Path, *, wheels: bool = True) -> Non
             if wheels:
                 _download_wheels(sessions[0], to / WHEELS)
             say("writing SHA256SUMS")
+            lock.unlink()  # no part of the mirror; who waits for it makes one anew
             layout.sum_up()
     sys.stdout.write(f"{to}: {len(layout.entries())} images, {report.size(fetched)} fetched now\n")
     sys.stdout.write(f"next, where this folder is: ./inv mirror.import --from {to} --to REGISTRY\n")

@@ -1,6 +1,8 @@
 """A mirror of real registries' images: listed, exported, imported, checked; and what damages it."""
 
+import errno
 import json
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -12,8 +14,9 @@ import pytest
 
 from edgebuild.imagetree import INDEX, MANIFEST
 from edgebuild.oci import Registry, describe, digest_of
-from edgebuild.run import Result
+from edgebuild.run import Result, run
 from tests.conftest import Workspace, copy_repository
+from tests.faults.machine import empty, fill, small_disk
 from tests.registry_server import Fault, faulty_proxy, free_port, registry_server
 
 DEBIAN = "docker.io/library/debian:12-slim"
@@ -164,6 +167,14 @@ def test_an_export_goes_on_in_the_middle_of_a_blob(upstream: Upstream, damaged: 
     assert shared.read_bytes() == SHARED
 
 
+def test_what_a_killed_run_left_may_be_damaged(upstream: Upstream, damaged: Path) -> None:
+    shared = damaged / "blobs/sha256" / digest_of(SHARED)[7:]
+    shared.with_name(f".{shared.name}.partial").write_bytes(b"other" * 1000)
+    shared.unlink()
+    upstream.call("export", "--to", str(damaged), "--no-wheels")
+    assert shared.read_bytes() == SHARED
+
+
 def test_a_registry_that_serves_other_bytes(upstream: Upstream, tmp_path: Path) -> None:
     with faulty_proxy(upstream.address) as proxy:
         proxy.faults.append(Fault("GET", f"/blobs/{digest_of(SHARED)}", 200, 9, body="other"))
@@ -265,3 +276,48 @@ def test_nobody_there(upstream: Upstream, exported: Path) -> None:
     refused = upstream.workspace.call("mirror.import", "--from", str(exported), "--to", address, check=False)
     assert refused.returncode == 4
     assert "refused" in refused.stderr
+
+
+def test_a_full_disk_in_the_middle(upstream: Upstream, tmp_path: Path) -> None:
+    """What came stays; with room again the rest comes."""
+    with small_disk(tmp_path / "disk", "4M") as disk:
+        fill(disk, leave=300_000)
+        arguments = ("--to", str(disk / "mirror"), "--no-wheels")
+        full = upstream.call("export", *arguments, check=False)
+        assert full.returncode == 1
+        assert os.strerror(errno.ENOSPC) in full.stderr
+        assert "what is whole is not fetched again" in full.stderr
+        empty(disk)
+        upstream.call("export", *arguments)
+        upstream.call("check", "--from", str(disk / "mirror"))
+
+
+TASKS = """import sys
+from invoke.tasks import task
+@task
+def show(c):
+    print(sys.prefix)
+"""
+
+
+def test_wheels_start_inv_without_network(tmp_path: Path) -> None:
+    """With the smallest lock that runs it; pip is told by its own variables."""
+    workspace = copy_repository(tmp_path / "repository")
+    lock = (workspace.root / "requirements.lock").read_text()
+    start = lock.index("\ninvoke==") + 1
+    end = lock.index("\n", lock.rindex("--hash", start, lock.index("==", start + 10)))
+    workspace.write("requirements.lock", lock[start : end + 1])
+    folder = tmp_path / "mirror"
+    workspace.call("mirror.export", "--env", "demo", "--to", str(folder))  # pulls no image
+    [wheel] = (folder / "wheels").iterdir()
+    workspace.write("tasks.py", TASKS)
+    inv = ["unshare", "--net", str(workspace.root / "inv"), "show"]
+    nothing = run(inv, check=False, env={"PIP_NO_INDEX": "1", "PIP_RETRIES": "0"})
+    assert nothing.returncode == 3
+    told = run(inv, env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder / "wheels")})
+    assert told.stdout.strip() == str(workspace.root / ".venv")
+    wheel.write_bytes(b"another")
+    shutil.copy2(Path(__file__).parents[2] / "tasks.py", workspace.root / "tasks.py")
+    checked = workspace.call("mirror.check", "--from", str(folder), check=False)
+    assert checked.returncode == 5
+    assert f"wheels/{wheel.name}" in checked.stderr

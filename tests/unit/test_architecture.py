@@ -54,6 +54,7 @@ PURE += [
 ]
 EFFECTS = [
     "run",
+    "crew",
     "signing",
     "commit",
     "isofile",
@@ -98,7 +99,6 @@ EFFECTS = [
     "scan",
     "layerstore",
     "packing",
-    "crew",
     "sending",
     "pushing",
     "belongings",
