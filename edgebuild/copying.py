@@ -45,6 +45,9 @@ class Original:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         os.close(self._file)
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgebuild import building, render, siteindex, workflow
-from edgebuild.copying import Original, clone
+from edgebuild.copying import clone
 from edgebuild.errors import SHOWN, BuildError
-from edgebuild.inputs import Inputs
+from edgebuild.gate import DamagedBootTree
+from edgebuild.leftovers import forget_image
+from edgebuild.making import BOOT_TREE_STAGES
 from edgebuild.originals import OriginalIso, cidata_original, forget_others, original
 from edgebuild.report import size
-from edgebuild.session import Session, prepare, template_names
+from edgebuild.session import Prepared, Session, prepare, template_names
 from edgebuild.siteindex import SiteIndex
 from edgebuild.siteplan import Fleet, Options, check, check_options, read_sites, read_template
 from edgebuild.sites import Site
@@ -32,45 +34,50 @@ def make(session: Session, options: Options) -> None:
     prepared = prepare(session, with_secrets=True)
     files, template = read_sites(options.sites), read_template(session, options)
     names = template_names(session, prepared.secret_values)
-    folder = session.results.folder / FOLDER
-    fleet = Fleet(session, options, files, template, names, SiteIndex(folder))
+    fleet = Fleet(session, options, files, template, names, SiteIndex(session.results.folder / FOLDER))
     check(fleet)
-    if options.kind == "iso":
+    try:
+        writer = _write(fleet, prepared)
+    except DamagedBootTree as error:
+        session.say(f"{error.message}; making it anew")
+        forget_image(_boot_tree(session), BOOT_TREE_STAGES, builder=session.environment.builder)
+        writer = _write(fleet, prepared)
+    _report(fleet, writer, time.monotonic() - started)
+
+
+def _write(fleet: Fleet, prepared: Prepared) -> Writer:
+    """The boot tree, the originals, then all sites, under the environment's lock."""
+    session, folder = fleet.session, fleet.folder
+    if fleet.options.kind == "iso":
         building.build([session], ["installer-image", "boot-tree"])
-    with session.results.lock(session.say):
-        if options.kind == "iso":
-            image = next(each.digest for each in session.results.artifacts() if each.kind == "boot-tree")
-        else:
-            image = workflow.build_stages(session, prepared, (render.TOOLS,))[render.TOOLS]
+    with session.results.lock(session.say), contextlib.ExitStack() as stack:
         (folder / ORIGINALS).mkdir(parents=True, exist_ok=True)
         for left in folder.glob("*/.*.part"):
             left.unlink()
         fleet.index = SiteIndex(folder)  # another run may have written it meanwhile
         if fleet.index.damage:
             session.say(f"warning: {fleet.index.damage}")
-        originals = _originals(fleet, prepared.inputs, image, prepared.texts["grub.cfg"])
+        originals = {}
+        for length in sorted(set(fleet.lengths)):  # padded, so they are few
+            originals[length] = _original(fleet, prepared, length)
+            stack.enter_context(originals[length].source)
+        forget_others(folder / ORIGINALS, fleet.options.kind, list(originals.values()))
         _check_space(fleet, originals)
-        with contextlib.ExitStack() as stack:
-            opened = {
-                length: (each, stack.enter_context(Original(each.path, each.offset)))
-                for length, each in originals.items()
-            }
-            writer = Writer(fleet, opened)
-            writer.run(options.jobs or JOBS)
-    _report(fleet, writer, time.monotonic() - started)
+        writer = Writer(fleet, originals)
+        writer.run(fleet.options.jobs or JOBS)
+    return writer
 
 
-def _originals(fleet: Fleet, inputs: Inputs, image: str, menu: str) -> dict[int, OriginalIso]:
-    """One for each length of user-data: it is padded, so there are few."""
-    session, folder, kind = fleet.session, fleet.folder / ORIGINALS, fleet.options.kind
-    found = {
-        length: cidata_original(session, folder, image, length)
-        if kind == "cidata"
-        else original(session, folder, inputs, image, menu, length)
-        for length in sorted(set(fleet.lengths))
-    }
-    forget_others(folder, kind, list(found.values()))
-    return found
+def _boot_tree(session: Session) -> str:
+    return next(each.digest for each in session.results.artifacts() if each.kind == "boot-tree")
+
+
+def _original(fleet: Fleet, prepared: Prepared, length: int) -> OriginalIso:
+    session, folder = fleet.session, fleet.folder / ORIGINALS
+    if fleet.options.kind == "cidata":
+        image = workflow.build_stages(session, prepared, (render.TOOLS,))[render.TOOLS]
+        return cidata_original(session, folder, image, length)
+    return original(session, folder, prepared.inputs, _boot_tree(session), prepared.texts["grub.cfg"], length)
 
 
 def _check_space(fleet: Fleet, originals: dict[int, OriginalIso]) -> None:
@@ -104,7 +111,8 @@ def _shares(path: Path) -> bool:
 def _report(fleet: Fleet, writer: Writer, seconds: float) -> None:
     """What there is now. Raises BuildError for sites that have no ISO."""
     index = f"build/{fleet.session.plan.environment}/{FOLDER}/{siteindex.NAME}"
-    sys.stdout.write(f"{len(fleet):,} sites: {writer.written:,} written, {writer.kept:,} as they were\n")
+    word = "site" if len(fleet) == 1 else "sites"
+    sys.stdout.write(f"{len(fleet):,} {word}: {writer.written:,} written, {writer.kept:,} as they were\n")
     asked = {site.name for site in fleet.sites() if isinstance(site, Site)}
     if gone := sorted(set(fleet.index.sites(fleet.options.kind)) - asked):
         sys.stdout.write(f"not asked for any more, and left as they are: {_some(gone)}\n")

@@ -6,9 +6,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebuild import gate, making, respin, sums
+from edgebuild import gate, making, respin
+from edgebuild.copying import Original
 from edgebuild.inputs import Inputs
-from edgebuild.iso import CidataRequest, IsoRequest, assemble, assemble_cidata
+from edgebuild.iso import CidataRequest, IsoRequest, IsoResult, assemble, assemble_cidata
 from edgebuild.isofile import read_iso
 from edgebuild.materials import open_contents
 from edgebuild.padding import padded
@@ -21,12 +22,13 @@ HEAD = b"#cloud-config\n"
 
 @dataclass(frozen=True)
 class OriginalIso:
-    """One ISO; a site's user-data has its place at `offset`. `sha256` in hex, `size` in bytes."""
+    """One ISO, opened; a site's user-data has its place at `offset`. `sha256` in hex, `size` in bytes."""
 
     path: Path
     sha256: str
     size: int
     offset: int
+    source: Original
 
 
 def original(session: Session, folder: Path, inputs: Inputs, image: str, menu: str, length: int) -> OriginalIso:
@@ -41,7 +43,7 @@ def original(session: Session, folder: Path, inputs: Inputs, image: str, menu: s
         result = assemble(request, path)
         checked = gate.check_iso_of(session, request, result)
     offset = next(part["offset"] for part in checked["contents"] if part["name"] == USER_DATA)
-    return _note(session, wanted, OriginalIso(path, result.sha256, result.size_bytes, offset))
+    return _note(session, wanted, result, offset)
 
 
 def cidata_original(session: Session, folder: Path, image: str, length: int) -> OriginalIso:
@@ -56,7 +58,7 @@ def cidata_original(session: Session, folder: Path, image: str, length: int) -> 
         request = CidataRequest(image=image, folder=Path(site), epoch=session.environment.iso.epoch)
         result = assemble_cidata(request, path)
     offset = read_iso(path).files["/user-data"][0].offset
-    return _note(session, wanted, OriginalIso(path, result.sha256, result.size_bytes, offset))
+    return _note(session, wanted, result, offset)
 
 
 def forget_others(folder: Path, kind: str, used: list[OriginalIso]) -> None:
@@ -86,11 +88,16 @@ def _place(session: Session, path: Path) -> Path:
 def _kept(session: Session, path: Path, key: str) -> OriginalIso | None:
     """The one that is there, when its bytes are still those that were written."""
     noted = session.results.records.get(RECORD, key)
-    if not noted or not path.is_file() or sums.digest(path) != noted["sha256"]:
+    if not noted or not path.is_file() or path.stat().st_size != noted["size"]:
         return None
-    return OriginalIso(path, noted["sha256"], noted["size"], noted["offset"])
+    source = Original(path, noted["offset"])
+    if source.digest() == noted["sha256"]:
+        return OriginalIso(path, noted["sha256"], noted["size"], noted["offset"], source)
+    source.close()
+    return None
 
 
-def _note(session: Session, key: str, made: OriginalIso) -> OriginalIso:
-    session.results.records.add(RECORD, key, sha256=made.sha256, size=made.size, offset=made.offset)
-    return made
+def _note(session: Session, key: str, result: IsoResult, offset: int) -> OriginalIso:
+    session.results.records.add(RECORD, key, sha256=result.sha256, size=result.size_bytes, offset=offset)
+    source = Original(result.path, offset)
+    return OriginalIso(result.path, result.sha256, result.size_bytes, offset, source)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgebuild.copying import Original, Patch
@@ -27,7 +28,7 @@ def key_of(made_from: OriginalIso, user_data: str) -> str:
 class Writer:
     """Writes the sites' ISOs, several at once; what one site's lacks does not stop the others."""
 
-    def __init__(self, fleet: Fleet, originals: dict[int, tuple[OriginalIso, Original]]) -> None:
+    def __init__(self, fleet: Fleet, originals: Mapping[int, OriginalIso]) -> None:
         self._fleet, self._originals = fleet, originals
         self._sites = enumerate(fleet.sites())
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -70,7 +71,7 @@ class Writer:
 
     def _site(self, number: int, site: Site) -> Entry:
         fleet = self._fleet
-        made_from, source = self._originals[fleet.lengths[number]]
+        made_from = self._originals[fleet.lengths[number]]
         user_data = fleet.digest(number)
         key = key_of(made_from, user_data)
         known = fleet.index.get(site.name, fleet.options.kind)
@@ -82,7 +83,7 @@ class Writer:
             text = fleet.render(site).encode()
             if fleet.keyed.digest(text) != user_data:
                 raise BuildError("its user-data came out as another than when it was checked")
-            digest, written = _write(path, source, Patch(made_from.offset, padded(text))), True
+            digest, written = _write(path, made_from.source, Patch(made_from.offset, padded(text))), True
         with self._lock:
             self.written += written
             self.kept += not written

@@ -13,6 +13,7 @@ import yaml
 
 from edgebuild import fleet
 from edgebuild.errors import BuildError
+from edgebuild.gate import DamagedBootTree
 from edgebuild.run import Result, run
 from edgebuild.session import open_session
 from edgebuild.siteplan import Options
@@ -93,6 +94,41 @@ def test_a_site_has_the_bytes_that_xorriso_writes(workspace: Workspace, sites: P
     made = workspace.result("demo", "palette-edge-installer.iso.sha256").read_text().split()[0]
     assert index(sites)["edge-1"]["sha256"] == made
     workspace.call("iso", "--env", "demo")
+
+
+def test_a_damaged_original_reaches_no_site(workspace: Workspace, sites: Path) -> None:
+    write_rows(workspace, {"edge-1": "x"})
+    call(workspace, "--kind", "cidata")
+    before = index(sites)["edge-1"]["sha256"]
+    original = next((sites / ".originals").glob("*.iso"))
+    times = original.stat()
+    with original.open("r+b") as file:
+        file.write(b"x")
+    os.utime(original, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (sites / "edge-1/palette-edge-installer-edge-1-cidata.iso").unlink()
+    assert "1 site: 1 written" in call(workspace, "--kind", "cidata").stdout
+    assert index(sites)["edge-1"]["sha256"] == before
+
+
+def test_a_damaged_boot_tree_is_made_anew(workspace: Workspace, sites: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and then all goes on; the damage itself is done to a real engine in test_verify."""
+    write_rows(workspace, {"edge-1": "x"})
+    monkeypatch.setenv("EDGE_HOST_TOKEN", TOKEN)
+    monkeypatch.chdir(workspace.root)
+    original = fleet._original
+    forgotten: list[str] = []
+
+    def damaged_once(*arguments: Any) -> Any:
+        if not forgotten:
+            raise DamagedBootTree("the boot tree in the engine is damaged: /rootfs.squashfs")
+        return original(*arguments)
+
+    monkeypatch.setattr(fleet, "_original", damaged_once)
+    monkeypatch.setattr(fleet, "forget_image", lambda digest, *_, **__: forgotten.append(digest))
+    session = open_session(workspace.root, "demo", [DEMO[-1]])
+    fleet.make(session, Options("sites.csv", "iso", "site.j2"))
+    assert forgotten == [each.digest for each in session.results.artifacts() if each.kind == "boot-tree"]
+    assert list(index(sites)) == ["edge-1"]
 
 
 def test_cidata_and_resuming(workspace: Workspace, sites: Path) -> None:
