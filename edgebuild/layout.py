@@ -149,13 +149,17 @@ class Layout:
         return done - start
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """List these images, beside those that are there; one that is there under the same name is replaced."""
+        """List these images, beside those that are there; those of an earlier export under the same name go.
+
+        Environments that lock one name to different digests have an image each.
+        """
+        names = {each.name for each in entries}
         try:
-            known = {each.name: each for each in self.entries()}
+            others = [each for each in self.entries() if each.name not in names]
         except VerificationError:  # what was damaged is written anew from what is exported now
-            known = {}
-        known |= {each.name: each for each in entries}
-        _write(self.folder / "index.json", _index([known[name] for name in sorted(known)]))
+            others = []
+        listed = sorted([*others, *entries], key=lambda each: (each.name, each.root.digest))
+        _write(self.folder / "index.json", _index(listed))
 
     def sum_up(self) -> None:
         """SHA256SUMS over everything; what is named by its hash was checked when it came."""

@@ -18,7 +18,7 @@ from edgebuild.oci import Registry, describe
 from edgebuild.run import Result, run
 from edgebuild.session import asked_now, open_session
 from tests.conftest import Workspace, copy_repository
-from tests.integration.island import Island, island, mainland
+from tests.integration.island import MAINLAND, Island, island, mainland
 from tests.registry_server import registry_server
 
 BASE = "quay.io/tests/base:1"
@@ -53,6 +53,7 @@ class Offline:
     settings: tuple[str, ...]
     printed: str  # by the import
     digest: str  # of the base, which the lock pins: an index
+    registry: str
 
     @contextlib.contextmanager
     def own_lines(self, lines: str) -> Iterator[None]:
@@ -159,7 +160,7 @@ def offline(debian_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         printed = there.call(workspace, "mirror.import", "--from", str(folder / "mirror"), "--to", to).stdout
         mirrors = f'registries.mirrors={{"quay.io": "{to}/quay.io"}}'
         archives = f'package_mirrors={{"debian": "http://{address}:{packages.server_port}/debian"}}'
-        yield Offline(workspace, there, ("--set", mirrors, "--set", archives), printed, digest)
+        yield Offline(workspace, there, ("--set", mirrors, "--set", archives), printed, digest, to)
         packages.shutdown()
 
 
@@ -205,6 +206,19 @@ def test_an_image_that_the_mirror_lacks_is_named(offline: Offline) -> None:
     assert result.returncode == 2
     assert f"{BASE}@sha256:111111111111: is not in the mirror" in result.stderr
     assert "./inv mirror.export --env air" in result.stderr
+
+
+def test_the_lock_is_enough_to_check_the_registry(offline: Offline) -> None:
+    """Its index is in the registry as a blob only; the base's image is found through it."""
+    checked = offline.island.call(offline.workspace, "mirror.check", "--env", "air", "--registry", offline.registry)
+    assert checked.stdout.startswith("1 images: every byte")
+
+
+def test_a_mirror_that_is_away(offline: Offline) -> None:
+    away = f'registries.mirrors={{"quay.io": "{MAINLAND}:1/quay.io"}}'
+    result = offline.build("--set", away, check=False)
+    assert result.returncode == 4
+    assert f"{MAINLAND}:1/quay.io/tests/base" in result.stderr
 
 
 def test_own_steps_have_no_network(offline: Offline) -> None:

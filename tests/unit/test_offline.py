@@ -1,6 +1,7 @@
 """What is pulled, and what may be asked for without internet: refused before, and looked for afterwards."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from edgebuild.plan import make_plan
 from edgebuild.progress import BuildState
 from edgebuild.pulls import Pull, canonical, kubernetes_tags, merged, mirror_lines, pulled_images
 from edgebuild.render import render_dockerfile
+from edgebuild.run import run
+from edgebuild.stages import instructions
 from edgebuild.sums import digest_of
 
 DIGEST = "sha256:" + "a" * 64
@@ -145,6 +148,60 @@ def test_what_buildkit_asked_for_is_looked_at() -> None:
 
 def test_the_proof_is_not_fooled_by_a_name_that_begins_alike() -> None:
     assert not is_below("registry.example.com/pirate/a:1", {"x": "registry.example.com/p"})
+
+
+SOURCES = {
+    "debian": {
+        "deb http://a.example.com/debian bookworm main": "deb http://m.example.com/d bookworm main",
+        "deb [trusted=yes] https://a.example.com/x/debian-security/ bookworm-security main": (
+            "deb [trusted=yes] http://m.example.com/d-security bookworm-security main"
+        ),
+        "URIs: http://a.example.com/debian-security": "URIs: http://m.example.com/d-security",
+        "URIs: http://a.example.com/debian http://b.example.com/debian": (
+            "URIs: http://m.example.com/d http://m.example.com/d"
+        ),
+        "Signed-By: /usr/share/keyrings/a.gpg": "Signed-By: /usr/share/keyrings/a.gpg",
+    },
+    "opensuse-leap": {
+        "baseurl=http://a.example.com/distribution/leap/$releasever/repo/oss/": (
+            "baseurl=http://m.example.com/o/distribution/leap/$releasever/repo/oss/"
+        ),
+        "mirrorlist=http://a.example.com/list": "",
+        "baseurl=dir:///srv/repo": "baseurl=dir:///srv/repo",
+    },
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("distribution", SOURCES)
+def test_sources_name_the_package_mirror(root: Path, distribution: str) -> None:
+    """The rendered sed, on sources in every form."""
+    mirrors = {"debian": "http://m.example.com/d", "opensuse-leap": "http://m.example.com/o/"}
+    environment = load_environment(root, "advanced", environ={}, settings=[f"package_mirrors={json.dumps(mirrors)}"])
+    script = rendered(root, environment).partition(f"EOF' /{distribution}\n")[2].partition("\nEOF")[0]
+    [expression] = re.findall(r"sed -E '([^']*)'", script)
+    for before, after in SOURCES[distribution].items():
+        assert run(["sed", "-E", expression], stdin=f"{before}\n").stdout.rstrip("\n") == after
+
+
+@pytest.mark.parametrize("name", ["basic", "advanced"])
+def test_steps_with_a_network_ask_a_mirror(root: Path, name: str) -> None:
+    mirrors = dict.fromkeys(("debian", "ubuntu", "opensuse-leap"), "http://packages.example.com/x")
+    settings = [MIRRORS, f"package_mirrors={json.dumps(mirrors)}", "offline=true"]
+    environment = load_environment(root, name, environ={}, settings=settings)
+    text = rendered(root, environment, own="RUN apt-get install -y nginx\n")
+    steps = [each for each in instructions(text) if each.startswith("RUN ") and "--network=none" not in each]
+    assert len(steps) > 4
+    for step in steps:
+        assert ". /tmp/package-mirror && " in step or "luet repo add spectro --type docker --url registry.ex" in step
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://x/y", "http://x/y z", "http://x/y'z", "x/y", "http://u:p@x/y", "http://x/#"]
+)
+def test_an_address_that_is_no_package_mirror(root: Path, address: str) -> None:
+    with pytest.raises(InputError, match="expected the address of a package archive"):
+        environment_of(root, f"package_mirrors={json.dumps({'debian': address})}")
 
 
 def manifest(content: object, kind: str) -> Manifest:
