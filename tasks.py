@@ -403,6 +403,7 @@ def clean(
     cleaning.clean(sessions(env, set), options)
 
 
+BLOBS = "how many blobs at a time (default: 4)"
 MIRROR = {**ENVS, "from": "the folder of mirror.export"}
 
 
@@ -414,9 +415,17 @@ def mirror_plan(_: Context, env: list[str] | None = None, set: list[str] | None 
     mirroring.plan(_online(env, set), as_json=json)
 
 
-@task(name="export", help={**ENVS, "to": "the folder", "wheels": "also the Python wheels (--no-wheels: without)"})
+@task(
+    name="export",
+    help={**ENVS, "to": "the folder", "jobs": BLOBS, "wheels": "also the Python wheels (--no-wheels: without)"},
+)
 def mirror_export(
-    _: Context, to: str = "", env: list[str] | None = None, set: list[str] | None = None, wheels: bool = True
+    _: Context,
+    to: str = "",
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    wheels: bool = True,
+    jobs: int = 0,
 ) -> None:
     """Put what environments pull into one folder: an OCI image layout, wheels, checksums. Resumable."""
     from edgebuild import mirroring
@@ -424,17 +433,22 @@ def mirror_export(
 
     if not to:
         raise InputError("mirror.export needs --to FOLDER", hint="./inv mirror.export --to mirror")
-    mirroring.export(_online(env, set), Path(to), wheels=wheels)
+    mirroring.export(_online(env, set), Path(to), wheels=wheels, jobs=jobs)
 
 
-@task(name="import", help={**MIRROR, "to": "host[:port][/namespace] of the registry"})
+@task(name="import", help={**MIRROR, "jobs": BLOBS, "to": "host[:port][/namespace] of the registry"})
 def mirror_import(
-    _: Context, from_: str = "", to: str = "", env: list[str] | None = None, set: list[str] | None = None
+    _: Context,
+    from_: str = "",
+    to: str = "",
+    env: list[str] | None = None,
+    set: list[str] | None = None,
+    jobs: int = 0,
 ) -> None:
     """Push a mirror's images to a registry; without --from straight from their registries. Resumable."""
     from edgebuild import mirroring
 
-    mirroring.import_(_online(env, set), Path(from_) if from_ else None, to)
+    mirroring.import_(_online(env, set), Path(from_) if from_ else None, to, jobs=jobs)
 
 
 @task(name="check", help={**MIRROR, "registry": "the registry that was imported into"})

@@ -1,6 +1,7 @@
 """Images that environments pull from elsewhere: into a folder, and into a registry of one's own."""
 
 import functools
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -91,6 +92,7 @@ def export_images(layout: Layout, registries: Registries, found: Sequence[Found]
 
     What is there and whole stays. Raises one error for all that failed; what came is kept.
     """
+    _check_room(layout, found)
     origin = {blob: each.pull.asked for each in reversed(found) for blob in each.tree.blobs}
 
     def fetch(blob: Descriptor) -> int | EdgebuildError:
@@ -116,6 +118,18 @@ def export_images(layout: Layout, registries: Registries, found: Sequence[Found]
     layout.add(entries)
     raise_all(fetched.values(), "blobs")
     return sum(each for each in fetched.values() if isinstance(each, int))
+
+
+def _check_room(layout: Layout, found: Sequence[Found]) -> None:
+    """Raise before anything is fetched when the disk cannot hold what is missing."""
+    blobs = {blob for each in found for blob in each.tree.blobs}
+    needed = sum(blob.size for blob in blobs if not layout.path(blob.digest).is_file())
+    free = shutil.disk_usage(layout.folder).free
+    if needed > free:
+        raise EdgebuildError(
+            f"{layout.folder}: {size(needed)} are still to be fetched, {size(free)} are free",
+            hint="make room, or name a folder on another disk",
+        )
 
 
 def _from_registry(registry: Registry, repository: str, blob: Descriptor, offset: int) -> Iterator[bytes]:

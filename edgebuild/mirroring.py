@@ -23,6 +23,7 @@ from edgebuild.transport import Patience
 from edgebuild.values import check_registry
 
 REQUIREMENTS = "requirements.lock"
+MOST_JOBS = 64
 ONE_TRY = Patience(connect_seconds=5.0, read_seconds=15.0, attempts=1)  # a list may have gaps
 
 
@@ -78,18 +79,18 @@ def _row(pull: Pull, found: mirror.Found | EdgebuildError) -> dict[str, Any]:
     }
 
 
-def export(sessions: Sequence[Session], to: Path, *, wheels: bool = True) -> None:
+def export(sessions: Sequence[Session], to: Path, *, wheels: bool = True, jobs: int = 0) -> None:
     """Put all images and wheels into the folder `to`; what is there and whole is not fetched again."""
     say, layout, registries = sessions[0].say, Layout(to), mirror.Registries()
     pulls = _pulls(sessions, registries)
-    with _disk_errors(to):
+    with disk_errors(to):
         layout.begin()
         lock = to / ".lock"
         with locked(lock, say, "mirror"):
             say(f"asking registries for {len(pulls)} images")
             found = mirror.found_all(mirror.look(registries, pulls))
             say(f"exporting {len(found)} images to {to}")
-            fetched = mirror.export_images(layout, registries, found, say)
+            fetched = mirror.export_images(layout, registries, found, say, _at_once(jobs))
             if wheels:
                 _download_wheels(sessions[0], to / WHEELS)
             say("writing SHA256SUMS")
@@ -113,10 +114,10 @@ def _download_wheels(session: Session, to: Path) -> None:
         ) from error
 
 
-def import_(sessions: Sequence[Session], source: Path | None, to: str) -> None:
+def import_(sessions: Sequence[Session], source: Path | None, to: str, *, jobs: int = 0) -> None:
     """Push the images of a folder, or straight from their registries, below the registry `to`."""
     say = sessions[0].say
-    target = mirror.Import(_target(to), say)
+    target = mirror.Import(_target(to), say, _at_once(jobs))
     if source:
         layout = Layout(source)
         sources = [entry.name for entry in layout.entries()]
@@ -160,6 +161,12 @@ def check(sessions: Sequence[Session], source: Path | None, registry: str) -> No
             hint="./inv mirror.export, then ./inv mirror.import: what is whole is neither fetched nor sent again",
         )
     sys.stdout.write(f"{len(images)} images: every byte is what its digest says\n")
+
+
+def _at_once(jobs: int) -> int:
+    if not 0 <= jobs <= MOST_JOBS:
+        raise InputError(f"--jobs {jobs}: expected 1 to {MOST_JOBS}")
+    return jobs or mirror.JOBS
 
 
 def _target(to: str) -> str:
@@ -223,7 +230,7 @@ def _wheel_count(root: Path) -> int:
 
 
 @contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """A disk that is full, or may not be written, as a clear error."""
     try:
         yield

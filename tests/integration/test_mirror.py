@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from edgebuild.imagetree import INDEX, MANIFEST
+from edgebuild.errors import EdgebuildError
+from edgebuild.imagetree import INDEX, MANIFEST, Descriptor
+from edgebuild.layout import Layout
+from edgebuild.mirroring import disk_errors
 from edgebuild.oci import Registry, describe, digest_of
 from edgebuild.run import Result, run
 from tests.conftest import Workspace, copy_repository
@@ -256,6 +259,8 @@ def test_folders_that_are_no_mirror(upstream: Upstream, damaged: Path, tmp_path:
     into = upstream.call("export", "--to", str(tmp_path / "mine"), "--no-wheels", check=False)
     assert into.returncode == 2
     assert "neither empty nor a mirror" in into.stderr
+    many = upstream.call("import", "--to", "127.0.0.1:1", "--jobs", "65", check=False)
+    assert many.returncode == 2
     # The same export again mends it.
     upstream.call("export", "--to", str(damaged), "--no-wheels")
     upstream.workspace.call("mirror.check", "--from", str(damaged))
@@ -279,17 +284,25 @@ def test_nobody_there(upstream: Upstream, exported: Path) -> None:
 
 
 def test_a_full_disk_in_the_middle(upstream: Upstream, tmp_path: Path) -> None:
-    """What came stays; with room again the rest comes."""
+    """A small one is told before; one that fills up is a clear error, and with room again the rest comes."""
     with small_disk(tmp_path / "disk", "4M") as disk:
+        folder, part = disk / "mirror", Descriptor(digest_of(SHARED), len(SHARED))
         fill(disk, leave=300_000)
-        arguments = ("--to", str(disk / "mirror"), "--no-wheels")
-        full = upstream.call("export", *arguments, check=False)
-        assert full.returncode == 1
-        assert os.strerror(errno.ENOSPC) in full.stderr
-        assert "what is whole is not fetched again" in full.stderr
+        small = upstream.call("export", "--to", str(folder), "--no-wheels", check=False)
+        assert small.returncode == 1
+        assert "are still to be fetched" in small.stderr
         empty(disk)
-        upstream.call("export", *arguments)
-        upstream.call("check", "--from", str(disk / "mirror"))
+
+        def filled(offset: int) -> Iterator[bytes]:
+            yield SHARED[offset : offset + 100_000]
+            fill(disk)
+            yield SHARED[offset + 100_000 :]
+
+        with pytest.raises(EdgebuildError, match=f"{folder}: {os.strerror(errno.ENOSPC)}"), disk_errors(folder):
+            Layout(folder).fetch(part, filled)
+        empty(disk)
+        upstream.call("export", "--to", str(folder), "--no-wheels")
+        upstream.call("check", "--from", str(folder))
 
 
 TASKS = """import sys
