@@ -195,7 +195,9 @@ def read_inspect(text: str) -> Told:
         frozenset(part.strip().rstrip("*") for part in value.split(",")) for value in found.get("platforms", [])
     ]
     errors = [value for value in found.get("error", []) if value]
-    errors += [f"its state is {value}" for value in found.get("status", []) if value != "running"]
+    errors += [
+        f"nothing answers there, or not to us: {each}" for each in found.get("status", []) if each != "running"
+    ]
     if not errors and not found.get("status"):
         errors = ["it has no node that runs"]
     return Told(

@@ -3,6 +3,7 @@
 Needs root. `three_against_one` is what the benchmarks measure.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.conftest import ROOT
 
 START_SECONDS = 60
 NETWORK = "10.199"
+REGISTRY_PORTS = range(15500, 15510)  # what engines may reach without TLS
 CONTAINERD = {"features": {"containerd-snapshotter": True}}
 
 
@@ -64,22 +66,20 @@ class Engine:
 
 
 @contextlib.contextmanager
-def engine(name: str, number: int, settings: Mapping[str, Any] | None = None) -> Iterator[Engine]:
-    """A dockerd in the network 10.199.NUMBER.0/24. When we end, by whatever, the kernel ends all of it."""
+def engine(name: str, settings: Mapping[str, Any] | None = None, first: int = 1) -> Iterator[Engine]:
+    """A dockerd in the next free network from 10.199.FIRST.0/24 on. When we end, by whatever, the kernel ends all of it."""
     folder = Path(tempfile.mkdtemp(prefix="eb"))  # the path of a socket may have 104 characters
-    gateway, address = f"{NETWORK}.{number}.1", f"{NETWORK}.{number}.2"
-    (folder / "daemon.json").write_text(
-        json.dumps({"insecure-registries": [f"{NETWORK}.0.0/16"], **(settings or {})})
-    )
     # It waits for its network: a dockerd cannot listen at an address that is not there yet.
-    script = f"read -r line; exec dockerd --config-file {folder}/daemon.json --data-root {folder}/data"
-    script += f" --exec-root {folder}/exec --pidfile {folder}/pid --host tcp://{address}:2375 --tls=false"
+    script = f"read -r address; exec dockerd --config-file {folder}/daemon.json --data-root {folder}/data"
+    script += f" --exec-root {folder}/exec --pidfile {folder}/pid --host tcp://$address:2375 --tls=false"
     script += f" --host unix://{folder}/docker.sock --iptables=false > {folder}/log 2>&1"
     argv = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
     try:
         with process(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as init:
-            _connect(init.pid, f"ebt{number}", gateway, address)
-            init.stdin.write(b"start\n")  # type: ignore[union-attr]
+            gateway, address = _connect(init.pid, first)
+            insecure = {"insecure-registries": [f"{gateway}:{port}" for port in REGISTRY_PORTS]}
+            (folder / "daemon.json").write_text(json.dumps({**insecure, **(settings or {})}))
+            init.stdin.write(f"{address}\n".encode())  # type: ignore[union-attr]
             init.stdin.flush()  # type: ignore[union-attr]
             made = Engine(name, folder, gateway, address, init)
             deadline = time.monotonic() + START_SECONDS
@@ -94,95 +94,121 @@ def engine(name: str, number: int, settings: Mapping[str, Any] | None = None) ->
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _connect(pid: int, link: str, gateway: str, address: str) -> None:
-    """A cable between this machine and the network of `pid`."""
+def _connect(pid: int, first: int) -> tuple[str, str]:
+    """Lay a cable between this machine and the network of `pid`; the addresses of both ends."""
     deadline = time.monotonic() + START_SECONDS
     own = Path("/proc/self/ns/net").readlink()
     while Path(f"/proc/{pid}/ns/net").readlink() == own:
         assert time.monotonic() < deadline
         time.sleep(0.02)  # unshare tells nobody when it has done so
-    run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
-    run(["ip", "address", "add", f"{gateway}/24", "dev", link])
-    run(["ip", "link", "set", link, "up"])
+    for number in range(first, 255):  # another run of the tests may have some
+        cable = ["ip", "link", "add", f"ebt{number}", "type", "veth", "peer", "name", "eth0", "netns", str(pid)]
+        if run(cable, check=False).returncode == 0:
+            break
+    gateway, address = f"{NETWORK}.{number}.1", f"{NETWORK}.{number}.2"
+    run(["ip", "address", "add", f"{gateway}/24", "dev", f"ebt{number}"])
+    run(["ip", "link", "set", f"ebt{number}", "up"])
     inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip"]
     run([*inside, "address", "add", f"{address}/24", "dev", "eth0"])
     run([*inside, "link", "set", "eth0", "up"])
     run([*inside, "link", "set", "lo", "up"])
+    return gateway, address
 
 
 @contextlib.contextmanager
-def engines(*settings: Mapping[str, Any] | None, first: int = 1) -> Iterator[list[Engine]]:
-    """An engine for each of these settings of the daemon, named a, b, c and so on; started side by side."""
+def engines(*settings: Mapping[str, Any] | None, names: str = "abcdefgh", first: int = 1) -> Iterator[list[Engine]]:
+    """An engine for each of these settings of the daemon, of these names; started side by side."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(settings)) as threads:
 
-        def start(number: int) -> Engine:
-            return stack.enter_context(engine(chr(96 + number), number, settings[number - first]))
+        def start(name: str, each: Mapping[str, Any] | None) -> Engine:
+            return stack.enter_context(engine(name, each, first))
 
         # The threads live as long as the engines: the kernel ends a program with the thread that started it.
-        yield list(threads.map(start, range(first, first + len(settings))))
+        yield list(threads.map(start, names[: len(settings)], settings))
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def engine_at(address: str, port: int = 2375) -> Callable[[], Awaitable[Streams]]:
+    return lambda: asyncio.open_connection(address, port)
+
+
+def buildkit_of(engine: Engine) -> Callable[[], Awaitable[Streams]]:
+    """dockerd's own BuildKit: gRPC, behind an upgrade of HTTP."""
+
+    async def connect() -> Streams:
+        reader, writer = await asyncio.open_unix_connection(str(engine.socket))
+        writer.write(b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert b" 101 " in answer, answer
+        return reader, writer
+
+    return connect
 
 
 class Relay:
     """Listens, and passes everything on to another address: `change` sees what comes back.
 
-    `gate` holds everything while it is not set. `tls` is for those who come.
+    `gate` holds everything while it is not set. `tls` is for those who come. It runs in a thread of its own.
     """
 
     def __init__(
         self,
-        target: Callable[[], socket.socket],
+        target: Callable[[], Awaitable[Streams]],
         *,
         listen: str = "127.0.0.1",
+        ports: Sequence[int] = (0,),
         change: Callable[[bytes], bytes] = lambda data: data,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.gate = threading.Event()
+        self.gate, self.change = threading.Event(), change
         self.gate.set()
-        self.change = change
-        self._target, self._tls = target, tls
-        self._server = socket.create_server((listen, 0))
-        self.address = f"{listen}:{self._server.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(self._listen(listen, ports, tls))
+        self.address = f"{listen}:{self._server.sockets[0].getsockname()[1]}"
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def _listen(self, host: str, ports: Sequence[int], tls: ssl.SSLContext | None) -> asyncio.Server:
+        for port in ports[:-1]:
+            with contextlib.suppress(OSError):
+                return await asyncio.start_server(self._serve, host, port, ssl=tls)
+        return await asyncio.start_server(self._serve, host, ports[-1], ssl=tls)
 
     def close(self) -> None:
         self.gate.set()
-        self._server.shutdown(socket.SHUT_RDWR)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
         self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
-    def _accept(self) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            far_reader, far_writer = await self._target()
+            with contextlib.closing(far_writer):
+                back = asyncio.create_task(self._pass(far_reader, writer, self.change))
+                await self._pass(reader, far_writer, lambda data: data)
+                await back
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[bytes], bytes]
+    ) -> None:
         with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=self._serve, args=(self._server.accept()[0],), daemon=True).start()
-
-    def _serve(self, plain: socket.socket) -> None:
-        with plain, contextlib.suppress(OSError):
-            client = self._tls.wrap_socket(plain, server_side=True) if self._tls else plain
-            with client, self._target() as there:
-                forth = threading.Thread(target=self._pass, args=(client, there, lambda data: data), daemon=True)
-                forth.start()
-                self._pass(there, client, self.change)
-                forth.join()
-
-    def _pass(self, source: socket.socket, target: socket.socket, change: Callable[[bytes], bytes]) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self.gate.wait()
-                target.sendall(change(data))
-        for each in (source, target):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-
-def buildkit_of(engine: Engine) -> socket.socket:
-    """A connection to dockerd's own BuildKit: gRPC, behind an upgrade of HTTP."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(engine.socket))
-    connection.sendall(b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        answer += connection.recv(1)
-    assert b" 101 " in answer, answer
-    return connection
+            while data := await reader.read(65536):
+                if not self.gate.is_set():
+                    await asyncio.to_thread(self.gate.wait)
+                writer.write(change(data))
+                await writer.drain()
+        writer.close()
 
 
 def busybox(folder: Path, *, arch: str = "") -> Path:

@@ -2,9 +2,10 @@
 
 import json
 import re
-import socket
+import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,16 +16,20 @@ from edgebuild.images import Built
 from edgebuild.run import run
 from tests.builderlab import (
     CONTAINERD,
+    REGISTRY_PORTS,
     Engine,
     Lab,
     Relay,
+    buildkit_of,
     busybox,
     docker_builders,
+    engine_at,
     engines,
     make_lab,
     own_docker_config,
 )
-from tests.conftest import Workspace, copy_repository
+from tests.conftest import ROOT, Workspace, copy_repository
+from tests.registry_server import registry_server
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ def test_a_build_is_spread_and_all_of_it_comes_here(lab: Lab, three: list[Engine
 
 
 def test_the_work_of_a_killed_builder_is_finished_by_another(lab: Lab, three: list[Engine]) -> None:
-    with engines(None, first=11) as [mortal]:
+    with engines(None, names="k") as [mortal]:
         session, said = lab.session(docker_builders([mortal, three[0]]), 4)
 
         def kill() -> None:
@@ -98,7 +103,7 @@ def test_a_step_that_fails_is_not_tried_elsewhere(lab: Lab, three: list[Engine])
 def test_a_slow_builder_gets_what_it_can_do(lab: Lab, three: list[Engine]) -> None:
     """All that it says is held back until the other has built the rest."""
     slow, fast = three[:2]
-    relay = Relay(lambda: socket.create_connection((slow.address, 2375)))
+    relay = Relay(engine_at(slow.address))
     builders = docker_builders([slow, fast])
     builders[slow.name]["endpoint"] = f"tcp://{relay.address}"
     session, said = lab.session(builders, 4, "limits.jobs=1")
@@ -123,7 +128,7 @@ def older(engine: Engine) -> Relay:
     version = engine.docker("version", "--format", "{{.Server.Version}}").strip()
     old = f"20.10.5+{'x' * len(version)}"[: len(version)]  # of the same length, for HTTP's sake
     return Relay(
-        lambda: socket.create_connection((engine.address, 2375)),
+        engine_at(engine.address),
         change=lambda data: data.replace(f'"Version":"{version}"'.encode(), f'"Version":"{old}"'.encode()),
     )
 
@@ -170,7 +175,7 @@ def refused_build(workspace: Workspace, builders: object) -> None:
 
 def test_none_left_in_the_middle(lab: Lab, three: list[Engine]) -> None:
     """A builder that drops every connection once it has work."""
-    relay = Relay(lambda: socket.create_connection((three[0].address, 2375)))
+    relay = Relay(engine_at(three[0].address))
     builders = docker_builders(three[:1])
     builders["a"]["endpoint"] = f"tcp://{relay.address}"
     session, said = lab.session(builders, 2)
@@ -185,3 +190,68 @@ def test_none_left_in_the_middle(lab: Lab, three: list[Engine]) -> None:
         lab.build(session, "true")
     assert error.value.exit_code == 3
     relay.close()
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificates of docs/scale.md, by its own commands."""
+    folder = tmp_path_factory.mktemp("certificates")
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/scale.md").read_text(), re.MULTILINE | re.DOTALL)
+    [commands] = [each for each in blocks if "openssl x509" in each]
+    run(["sh", "-eu", "-c", commands], cwd=folder)
+    return folder / "pki"
+
+
+@pytest.fixture
+def buildkitd(three: list[Engine], pki: Path) -> Iterator[str]:
+    """A real BuildKit (that of the engine with containerd's store) behind TLS that asks who comes."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pki / "b1.pem", pki / "b1-key.pem")
+    tls.load_verify_locations(pki / "ca.pem")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.set_alpn_protocols(["h2"])
+    relay = Relay(buildkit_of(three[2]), tls=tls)
+    yield relay.address
+    relay.close()
+
+
+def remote(address: str, pki: Path, who: str = "client") -> dict[str, object]:
+    tls = {"ca": f"{pki}/ca.pem", "cert": f"{pki}/{who}.pem", "key": f"{pki}/{who}-key.pem", "server_name": "b1"}
+    return {"driver": "remote", "endpoint": f"tcp://{address}", "tls": tls}
+
+
+def test_a_buildkitd_that_asks_for_certificates(lab: Lab, buildkitd: str, pki: Path, three: list[Engine]) -> None:
+    """And one that nobody with a certificate of another kind gets into; the cache in a registry."""
+    with registry_server(lab.root / "registry") as registry:
+        host, port = registry.split(":")
+        seen = Relay(
+            engine_at(host, int(port)), listen=three[2].gateway, ports=REGISTRY_PORTS
+        )  # as the engine sees it
+        builders = {"sound": remote(buildkitd, pki), "stranger": remote(buildkitd, pki, "b2")}
+        cache = f"cache.registry={seen.address}/edge"
+        session, said = lab.session(builders, 2, cache)
+        built = lab.build(session, "echo far away > /made")
+        [refused] = [line for line in said if line.startswith("builder stranger is left out")]
+        assert "nothing answers there, or not to us" in refused
+        assert "are the certificates each other's?" in refused
+        assert "built by: sound 2" in said
+        assert {shown(each.digest, "/made") for each in built.artifacts} == {"far away\n"}
+        forget(built)
+        with urllib.request.urlopen(f"http://{registry}/v2/edge/cache/provider/tags/list") as answer:
+            tags = json.load(answer)["tags"]
+        assert sorted(tags) == [f"demo-provider-image-1-30-{number}-amd64" for number in (0, 1)]
+        three[2].docker("builder", "prune", "--all", "--force")
+        again = lab.build(session, "echo far away > /made")
+        steps = [line for line in logs(lab, "sound").splitlines() if "far away" in line and line.startswith("---")]
+        assert [line.rpartition("--- ")[2] for line in steps][-2:] == ["cached", "cached"]
+        forget(again)
+        seen.close()
+
+
+def test_an_engine_that_cannot_write_caches_says_so_once(lab: Lab, three: list[Engine]) -> None:
+    session, said = lab.session(docker_builders(three[:1]), 4, "limits.jobs=2", "cache.registry=127.0.0.1:1/edge")
+    built = lab.build(session, "true")
+    note = "note: builder a reads the cache and does not write it: its engine has no containerd image store"
+    assert said.count(note) == 1
+    assert len(built.artifacts) == 4  # a cache that cannot be reached is no failed build
+    forget(built)

@@ -158,7 +158,10 @@ def test_of_pods_what_all_offer_counts_and_the_oldest() -> None:
     second = REMOTE_RUNS.replace("v0.13.2", "v0.9.1").replace("linux/amd64*, linux/386", "linux/amd64")
     told = read_inspect(REMOTE_RUNS + "\n" + second)
     assert (told.buildkit, told.platforms, told.error) == ("v0.9.1", frozenset({"linux/amd64"}), "")
-    assert read_inspect(REMOTE_RUNS + second.replace("running", "inactive")).error == "its state is inactive"
+    assert (
+        read_inspect(REMOTE_RUNS + second.replace("running", "inactive")).error
+        == "nothing answers there, or not to us: inactive"
+    )
 
 
 def test_a_builder_that_says_why_not() -> None:
