@@ -67,7 +67,7 @@ class Engine:
 
 @contextlib.contextmanager
 def engine(name: str, settings: Mapping[str, Any] | None = None, first: int = 1) -> Iterator[Engine]:
-    """A dockerd in the next free network from 10.199.FIRST.0/24 on. When we end, by whatever, the kernel ends all of it."""
+    """A dockerd in the next free network from 10.199.FIRST.0/24 on; the kernel ends all of it with us."""
     folder = Path(tempfile.mkdtemp(prefix="eb"))  # the path of a socket may have 104 characters
     # It waits for its network: a dockerd cannot listen at an address that is not there yet.
     script = f"read -r address; exec dockerd --config-file {folder}/daemon.json --data-root {folder}/data"
