@@ -1,19 +1,22 @@
 """Work spread over builders, which sleep instead of computing: this machine has few cores."""
 
 import json
+import os
+from collections.abc import Sequence
 
 import yaml
 
 from tests.bench import byhand
-from tests.bench.engines import engines
 from tests.bench.goals import Measured, Row
-from tests.bench.machine import Bench, Site, Timing, paired
+from tests.bench.machine import LABEL, Bench, Site, Timing, paired
 from tests.bench.report import TEMPLATES
 from tests.bench.standins import versions, with_versions
 from tests.bench.suite import Benchmark, at_most
+from tests.builderlab import Engine, docker_builders, engines, own_docker_config
 
 BUILDERS = 3
 BUILDS = 12
+FIRST_NETWORK = 21  # the tests' own engines have lower ones
 PROGRAMS = "sh ls find readlink sha256sum cut stat head basename cat sleep mkdir awk"
 # As little as passes the check of a host's image: a shell, and what must be there as empty as it may be.
 TINY = f"""
@@ -39,32 +42,31 @@ tar --create --file /out/tiny.tar --numeric-owner --owner 0 --group 0 .
 def sleeping(bench: Bench) -> Site:
     """An environment of sleeping builds."""
     site = bench.site("sleeping", bench.demo_config())
-    (site.root / "Dockerfile.j2").write_text((TEMPLATES / "sleeping.Dockerfile.j2").read_text())
+    pipeline = (TEMPLATES / "sleeping.Dockerfile.j2").read_text(encoding="utf-8")
+    (site.root / "Dockerfile.j2").write_text(pipeline.replace(f"{LABEL}=RUN", f"{LABEL}={os.getpid()}"))
     byhand.in_tools(bench.demo.boot_tree, TINY, site.root)
     return site
 
 
-def name_builders(site: Site, addresses: list[str]) -> None:
+def name_builders(site: Site, machines: Sequence[Engine]) -> None:
     """The environment with these builders, one build at a time on each."""
     file = site.root / f"config/{site.environment}.yaml"
     text = yaml.safe_load(file.read_text(encoding="utf-8"))
-    text["builders"] = {
-        f"sleeper{number}": {"driver": "docker", "endpoint": address, "platforms": ["linux/amd64"], "jobs": 1}
-        for number, address in enumerate(addresses)
-    }
+    text["builders"] = docker_builders(machines, jobs=1)
     text["limits"] = {"jobs": 1}  # targets in one call: a sleeping engine would take all of them at once
     file.write_text(json.dumps(text), encoding="utf-8")
 
 
 def spread(bench: Bench) -> list[Measured]:
+    """Images are brought here in either case."""
     site, fresh = sleeping(bench), iter((20, 30))
 
-    def built_by(addresses: list[str]) -> Timing:
-        name_builders(site, addresses)
+    def built_by(machines: Sequence[Engine]) -> Timing:
+        name_builders(site, machines)
         return site.call("build-provider-images", *with_versions(versions(next(fresh), BUILDS)))
 
-    with engines(BUILDERS) as addresses:
-        found = paired(lambda: built_by(addresses), lambda: built_by(addresses[:1]), 1)
+    with own_docker_config(bench.scratch("docker")), engines(*[None] * BUILDERS, first=FIRST_NETWORK) as machines:
+        found = paired(lambda: built_by(machines), lambda: built_by(machines[:1]), 1)
     return [found]
 
 

@@ -144,7 +144,7 @@ class Bench:
         text = pipeline.read_text()
         for include in LABELLED:
             assert text.count(include) == 1, include
-            text = text.replace(include, f"{include}\nLABEL {LABEL}=1")
+            text = text.replace(include, f"{include}\nLABEL {LABEL}={os.getpid()}")
         pipeline.write_text(change(text))
         return Site(workspace, environment)
 
@@ -185,7 +185,7 @@ def open_bench() -> Iterator[Bench]:
 
 
 def remove_images(mark: str) -> None:
-    """Those with this mark in their name, and those of the suite that have lost theirs."""
+    """Those with this mark in their name, and those of this run that have lost theirs, or have none yet."""
     every = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).stdout.split()
     nameless = [
         "docker",
