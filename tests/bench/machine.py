@@ -196,7 +196,7 @@ def remove_images(mark: str) -> None:
         "--filter",
         "dangling=true",
         "--filter",
-        f"label={LABEL}",
+        f"label={LABEL}={os.getpid()}",
     ]
     found = [name for name in every if mark in name]
     for start in range(0, len(found), 100):
