@@ -24,13 +24,14 @@ def main(names: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in BENCHMARKS]:
         print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = [BENCHMARKS[name] for name in BENCHMARKS if name in names or not names]
     ensure_engine(ROOT, Consent(lambda line: print(line, file=sys.stderr), None, os.environ))
     results: list[report.Result] = []
     failed: list[str] = []
     try:
         with open_bench() as bench:
+            bench.say(f"{len(chosen)} benchmarks, about {sum(each.seconds for each in chosen) / 60:.0f} minutes")
             for number, each in enumerate(chosen, 1):
                 bench.say(f"[{number}/{len(chosen)}] {each.name}: about {each.seconds} s")
                 _measure(bench, each, results, failed)
@@ -56,8 +57,8 @@ def _measure(bench: Bench, each: Benchmark, results: list[report.Result], failed
         measured = each.measure(bench)
         assert len(measured) == len(each.rows), f"{each.name} gave {len(measured)} rows"
     except Exception as error:
-        failed.append(f"{each.name}: {type(error).__name__}: {error}")
-        bench.say(failed[-1])
+        failed.append(f"{each.name}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+        bench.say(f"FAILED {each.name}: {type(error).__name__}: {error}")
         return
     found = [
         report.Result(each.name, row, one, report.today(), report.machine())
