@@ -73,7 +73,7 @@ def spread(bench: Bench) -> list[Measured]:
 BENCHMARKS = (
     Benchmark(
         "builders",
-        90,
+        120,
         (
             Row(
                 f"{BUILDS} independent builds on {BUILDERS} builders",
