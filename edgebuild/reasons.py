@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from edgebuild.keys import Document
@@ -156,12 +157,18 @@ def _mapping(old: Mapping[str, Any], new: Mapping[str, Any], what: str) -> Itera
             yield f"{what}{name} {word}"
 
 
+def _date(seconds: Any) -> str:
+    return datetime.fromtimestamp(int(seconds or 0), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(old.keys() | new.keys()):
         then, now = old.get(name), new.get(name)
         if then == now:
             continue
-        if isinstance(now, (str, int)) and isinstance(then, (str, int)) and len(f"{then}{now}") <= SHOWN:
+        if name == "date":
+            yield f"the commit that dates it: {_date(now)}, was {_date(then)}"
+        elif isinstance(now, (str, int)) and isinstance(then, (str, int)) and len(f"{then}{now}") <= SHOWN:
             yield f"{name}: {now}, was {then}"
         else:
             yield f"{name} changed"

@@ -94,6 +94,10 @@ def test_an_iso_tells_the_lines_of_its_texts() -> None:
     assert said(site("1\n2\n3\n4\n5", bundle="1")) == ["bundle added"]
     assert said({**site("1\n2\n3\n4\n5"), "boot tree": "sha256:2"}) == ["the boot tree is another one"]
     assert said({**site("1\n2\n3\n4\n5"), "settings": {"name": "y"}}) == ["name: y, was x"]
+    dated = {**site("1\n2\n3\n4\n5"), "settings": {"name": "x", "date": 86400}}
+    assert difference({**dated, "settings": {"name": "x", "date": 0}}, dated, lambda _: None) == [
+        "the commit that dates it: 1970-01-02 00:00:00 UTC, was 1970-01-01 00:00:00 UTC"
+    ]
     assert said({**site("1\n2\n3\n4\n5"), "format": 99}) == ["edgebuild itself has changed"]
 
 
