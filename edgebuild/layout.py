@@ -11,6 +11,7 @@ from typing import Any
 from edgebuild import sums
 from edgebuild.errors import InputError, VerificationError
 from edgebuild.imagetree import INDEX, Descriptor, ImageTree, Manifest, image_tree, parse, part
+from edgebuild.values import REFERENCE
 
 NAME = "org.opencontainers.image.ref.name"
 PLATFORMS = "io.edgebuild.platforms"
@@ -192,7 +193,10 @@ class Layout:
 
 def _entry(value: Mapping[str, Any]) -> Entry:
     noted = value["annotations"]
-    return Entry(str(noted[NAME]), part(value, "index.json"), tuple(str(noted[PLATFORMS]).split(",")))
+    name = str(noted[NAME])
+    if not REFERENCE.fullmatch(name) or ".." in name:  # it becomes a path in the registry that it is pushed to
+        raise VerificationError(f"{name[:100]}: is no image reference")
+    return Entry(name, part(value, "index.json"), tuple(str(noted[PLATFORMS]).split(",")))
 
 
 def _index(entries: Sequence[Entry]) -> bytes:

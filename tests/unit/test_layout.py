@@ -84,6 +84,13 @@ def test_an_index_that_is_none(layout: Layout, text: str) -> None:
         layout.entries()
 
 
+@pytest.mark.parametrize("name", ["a/../b:1", "-a", "a b", "a\nb", ""])
+def test_a_name_that_would_lead_elsewhere(layout: Layout, name: str) -> None:
+    layout.add([image(layout, name, "x")])
+    with pytest.raises(VerificationError, match="damaged"):
+        layout.entries()
+
+
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(InputError, match="neither empty nor a mirror"):
