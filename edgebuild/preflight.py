@@ -16,6 +16,7 @@ from edgebuild.session import Session
 
 ANSWER_SECONDS = 20
 POD_SECONDS = 300
+UPDATE = "update it there, or buildx here; or leave the feature out"
 
 
 def open_builders(session: Session) -> list[Builder]:
@@ -41,6 +42,8 @@ def make_known(builder: Builder, say: Callable[[str], None]) -> bool:
     argv = builders.create_argv(builder)
     if not argv or run(builders.is_known_argv(builder), check=False).returncode == 0:
         return False
+    if old := builders.too_old(builders.features(builder.settings, cached=False), {"buildx": buildx_version()}):
+        raise ToolError(f"builder {builder.name} cannot be created: {'; '.join(old)}", hint=UPDATE)
     say(f"making builder {builder.name} known as {builder.known_as}")
     result = run(argv, check=False)
     if result.returncode:
@@ -74,8 +77,7 @@ def check(session: Session) -> None:
 
 def examine(session: Session, asked: Sequence[Builder]) -> list[Check]:
     """Each builder as it is now, all at the same time; what docker or buildx does not know yet is created."""
-    version = run(["docker", "buildx", "version"], check=False).stdout.split()
-    buildx = version[1] if len(version) > 1 else ""
+    buildx = buildx_version()
     cached = bool(session.environment.cache.registry)
 
     def one(builder: Builder) -> Check:
@@ -88,6 +90,12 @@ def examine(session: Session, asked: Sequence[Builder]) -> list[Check]:
 
     with ThreadPoolExecutor(len(asked)) as threads:
         return list(threads.map(one, asked))
+
+
+def buildx_version() -> str:
+    """Such as v0.13.1; empty where there is no buildx."""
+    told = run(["docker", "buildx", "version"], check=False).stdout.split()
+    return told[1] if len(told) > 1 else ""
 
 
 def ask(builder: Builder) -> tuple[Told, str, float]:
@@ -117,8 +125,7 @@ def judge(builder: Builder, told: Told, *, engine: str, buildx: str, seconds: fl
     if engine and (old := check_versions(engine, buildx)):
         problems.append(old)
     if problems:
-        update = "update it there, or buildx here; or leave the feature out"
-        return Check(builder.name, "error", "; ".join(problems), update)
+        return Check(builder.name, "error", "; ".join(problems), UPDATE)
     if missing := sorted(set(builder.settings.platforms) - told.platforms):
         return Check(
             builder.name,

@@ -211,6 +211,32 @@ class Relay:
         writer.close()
 
 
+# What begins an executable of Linux on arm64, and which of its bits count: as QEMU's own package says it.
+AARCH64 = r"\x7fELF\x02\x01\x01\x00" + r"\x00" * 8 + r"\x02\x00\xb7\x00"
+BITS = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+
+
+@contextlib.contextmanager
+def arm64_emulation(folder: Path) -> Iterator[None]:
+    """QEMU for arm64 programs of the whole machine, engines started from now on among them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run(["apt-get", "-oAPT::Sandbox::User=root", "download", "qemu-user-static"], cwd=folder)
+    [package] = folder.glob("qemu-user-static_*.deb")
+    run(["dpkg-deb", "--extract", package, folder])
+    if not (BINFMT / "register").exists():
+        run(["mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT])
+    name = f"edgebuild-arm64-{os.getpid()}"
+    qemu = folder / "usr/bin/qemu-aarch64-static"
+    # F: the kernel opens QEMU now, and needs not find it in a container.
+    (BINFMT / "register").write_text(f":{name}:M::{AARCH64}:{BITS}:{qemu}:F")
+    try:
+        yield
+    finally:
+        (BINFMT / name).write_text("-1")
+        shutil.rmtree(folder)
+
+
 def busybox(folder: Path, *, arch: str = "") -> Path:
     """Debian's static busybox; of another architecture by lists of packages of its own."""
     options: list[str] = []

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
+from edgebuild import preflight
+from edgebuild.builders import Builder
+from edgebuild.builderset import AnyBuilder
 from edgebuild.errors import ToolError
 from edgebuild.images import Built
 from edgebuild.run import run
@@ -20,6 +24,7 @@ from tests.builderlab import (
     Engine,
     Lab,
     Relay,
+    arm64_emulation,
     buildkit_of,
     busybox,
     docker_builders,
@@ -138,7 +143,7 @@ def test_builders_that_cannot_be_used(tmp_path: Path, three: list[Engine]) -> No
     old = older(three[1])
     builders = docker_builders(three[:1])
     builders["away"] = {"driver": "docker", "endpoint": f"tcp://{three[0].address}:1"}
-    builders["arm"] = {"driver": "docker", "endpoint": three[2].host, "platforms": ["linux/arm64"]}
+    builders["other"] = {"driver": "docker", "endpoint": three[2].host, "platforms": ["linux/sparc64"]}
     builders["old"] = {"driver": "docker", "endpoint": f"tcp://{old.address}"}
     asked = ["--env", "demo", "--set", f"builders={json.dumps(builders)}"]
     made = workspace.call("builder.create", *asked)
@@ -152,9 +157,9 @@ def test_builders_that_cannot_be_used(tmp_path: Path, three: list[Engine]) -> No
     assert re.search(
         r"^error .*Cannot connect to the Docker daemon.* -> try: docker --context \S+ version", lines["away"]
     )
-    assert "does not offer linux/arm64, but " in lines["arm"]
+    assert "does not offer linux/sparc64, but " in lines["other"]
     assert "is too old; 23.0 or newer is needed" in lines["old"]
-    assert "3 of 4 builders cannot be used: away, arm, old" in checked.stderr
+    assert "3 of 4 builders cannot be used: away, other, old" in checked.stderr
     refused_build(workspace, {name: builders[name] for name in ("away", "old")})
     removed = workspace.call("builder.remove", *asked).stdout
     assert removed.count("removed") == 4
@@ -255,3 +260,58 @@ def test_an_engine_that_cannot_write_caches_says_so_once(lab: Lab, three: list[E
     assert said.count(note) == 1
     assert len(built.artifacts) == 4  # a cache that cannot be reached is no failed build
     forget(built)
+
+
+def test_arm64_is_built_by_the_builder_that_has_it(tmp_path: Path, three: list[Engine]) -> None:
+    """Under QEMU, registered with the kernel before that engine starts."""
+    lab = make_lab(tmp_path / "lab", busybox(tmp_path, arch="arm64"))
+    with arm64_emulation(tmp_path / "qemu"), engines(None, names="m") as [arm]:
+        builders = docker_builders(three[:1]) | docker_builders([arm], platforms=["linux/arm64"])
+        session, said = lab.session(builders, 1, "os.arch=arm64")
+        built = lab.build(session, "/busybox uname -m > /made")
+        assert "built by: m 1" in said
+        [image] = [each.digest for each in built.artifacts]
+        assert run(["docker", "image", "inspect", "--format", "{{.Architecture}}", image]).stdout == "arm64\n"
+        assert shown(image, "/made") == "aarch64\n"
+    forget(built)
+
+
+NO_CLUSTER = """
+apiVersion: v1
+kind: Config
+clusters: [{name: none, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: nobody, user: {}}]
+contexts: [{name: none, context: {cluster: none, user: nobody}}]
+current-context: none
+"""
+
+
+def test_buildx_takes_the_options_for_kubernetes(
+    tmp_path: Path, three: list[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """buildx checks them when the builder is created; it needs no cluster for that."""
+    (tmp_path / "kubeconfig").write_text(NO_CLUSTER)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    adapter: TypeAdapter[AnyBuilder] = TypeAdapter(AnyBuilder)
+    asked = {
+        "driver": "kubernetes",
+        "namespace": "edge-build",
+        "replicas": 4,
+        "requests": {"cpu": "4", "memory": "8Gi"},
+        "limits": {"cpu": "6", "memory": "16Gi"},
+        "nodeselector": {"kubernetes.io/arch": "amd64", "disk": "fast"},
+        "image": "moby/buildkit:v0.32.2",
+        "rootless": True,
+    }
+    builder = Builder("cluster", adapter.validate_python(asked), tmp_path)
+    assert preflight.make_known(builder, print)
+    try:
+        assert not preflight.make_known(builder, print)
+        shown = run(["docker", "buildx", "ls"]).stdout
+        assert re.search(rf"^{builder.known_as} +kubernetes", shown, re.MULTILINE)
+    finally:
+        run(["docker", "buildx", "rm", "--keep-state", "--force", builder.known_as], check=False)
+    with pytest.raises(ToolError, match="cannot be created: "):
+        preflight.make_known(
+            Builder("odd", builder.settings.model_copy(update={"loadbalance": "odd"}), tmp_path), print
+        )
