@@ -45,6 +45,8 @@ def push(
                 sending.run(store)
             except layerstore.NotReadable as error:
                 say(f"note: {error.message}; the engine pushes what is left")
+            except OSError as error:  # no room for what is packed: the engine needs none
+                say(f"note: {error.filename}: {error.strerror}; the engine pushes what is left")
             done, failed = sending.collect()
     over = {*failed, *(each.reference for each in done)}
     rest = {reference: image for reference, image in images.items() if reference not in over}

@@ -231,3 +231,13 @@ def test_a_budget_removes_what_later_builds_have_replaced(tidy: Belonging) -> No
         budget.make_room([limited("5MB")], 3_000_000)
     assert "./inv clean" in caught.value.hint
     assert tidy.there([named, newer]) == [True, True]  # what would not suffice stays
+
+
+def test_a_build_beyond_the_budget_is_refused(tidy: Belonging) -> None:
+    result = tidy.workspace.call("build-provider-images", "--env", NAME, "--set", "limits.disk=1MB", check=False)
+    assert result.returncode == BuildError.exit_code
+    assert "limits.disk is 1.0 MB: this build may need " in result.stderr
+    assert "raise limits.disk" in result.stderr
+    wrong = tidy.workspace.call("plan", "--env", NAME, "--set", "limits.disk=lots", check=False)
+    assert wrong.returncode == InputError.exit_code
+    assert "expected a size such as 100GB" in wrong.stderr

@@ -316,6 +316,18 @@ def test_an_image_that_cannot_read_layers(
     assert pushing.push(engine, [reference], settings, say=said.append)[0].skipped
 
 
+def test_no_room_to_pack(
+    engine: Any, built: list[str], proxy: Proxy, settings: Settings, said: list[str], names: list[str]
+) -> None:
+    """Then the engine pushes, which needs none."""
+    reference = named(engine, built[:1], f"{proxy.address}/room", names)[0]
+    settings.cache.mkdir()
+    (settings.cache / "packed").write_text("in the way")
+    pushed = pushing.push(engine, [reference], settings, say=said.append)
+    assert "File exists; the engine pushes what is left" in "".join(said)
+    assert Registry(proxy.address).manifest("room", "v0")[0] == pushed[0].digest
+
+
 def test_an_image_that_was_not_built(engine: Any, settings: Settings, said: list[str]) -> None:
     with pytest.raises(InputError, match="not built yet"):
         pushing.push(engine, [f"{NAME}:none"], settings, say=said.append)
