@@ -59,6 +59,7 @@ def name_builders(site: Site, machines: Sequence[Engine]) -> None:
 
 def spread(bench: Bench) -> list[Measured]:
     """Images are brought here in either case."""
+    assert os.geteuid() == 0, "it starts engines in networks of their own: run it as root"
     site, fresh = sleeping(bench), iter((20, 30))
 
     def built_by(machines: Sequence[Engine]) -> Timing:
