@@ -80,8 +80,8 @@ def package(bench: Bench) -> list[Measured]:
         if new != was
     ]
     text = "".join(file.read_text(encoding="utf-8") for file in set(logs.iterdir()) - old)
-    assert "base-image" in text, text
     ran = re.findall(r"(?m)^--- (\[.*?\].*?) --- [\d.]+ s$", text)
+    assert any(title.startswith("[base-image") for title in ran), text
     wrong = [title for title in ran if UNTOUCHED.match(title)]
     site.call("build-all-images")  # as it was, for who comes next
     return [Measured(len(moved), reason="; ".join(moved)), Measured(len(wrong), reason="; ".join(wrong))]
