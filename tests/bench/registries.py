@@ -66,7 +66,7 @@ def push(bench: Bench) -> list[Measured]:
 BENCHMARKS = (
     Benchmark(
         "push",
-        150,
+        230,
         (
             Row(f"push of {VERSIONS} versions", "docker push, one by one", (at_most(1 / 2),)),
             Row(f"push of {VERSIONS} versions: bytes sent", "unique bytes", (at_most(1),), "MB"),
