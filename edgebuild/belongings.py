@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import docker
+
 from edgebuild import render
 from edgebuild.clearance import Entry, Kind
 from edgebuild.config import environment_names, load_environment
 from edgebuild.errors import EdgebuildError
-from edgebuild.localimages import layer_sizes, made_here, stacks, tagged
-from edgebuild.registry import engine_errors
+from edgebuild.localimages import layer_sizes, stacks, tagged
+from edgebuild.madehere import made_here
+from edgebuild.registry import engine_errors, find_image
 from edgebuild.results import ARTIFACTS, Results
 from edgebuild.session import Session
 
@@ -40,7 +43,9 @@ def look(root: Path, tags: Mapping[str, Collection[str]], client: Any) -> Belong
     entries, ids, elsewhere = [], {}, set[str]()
     with engine_errors():
         for each in client.api.images():
-            facts = client.api.inspect_image(each["Id"])
+            facts = find_image(client, each["Id"])
+            if facts is None:  # somebody has just removed it
+                continue
             id_, names = facts["Id"], set(facts.get("RepoTags") or [])
             environment = _owner(root, id_, names, tags)
             if environment is None:
@@ -51,11 +56,18 @@ def look(root: Path, tags: Mapping[str, Collection[str]], client: Any) -> Belong
             superseded = not names and id_ not in current
             kind: Kind = "superseded image" if superseded else "image"
             # With a name of somebody else's it stays, whatever it loses.
-            layers = {} if names - set(given) else layer_sizes(facts, client.api.history(id_))
+            layers = {} if names - set(given) else _layers(client, facts)
             since = tagged(facts) if names else float(made_here(root, id_).get("when", 0))
             ids[name] = id_
             entries.append(Entry(kind, name, environment, now - since, 0, superseded, layers))
     return Belongings([*files, *entries], frozenset(elsewhere), ids)
+
+
+def _layers(client: Any, facts: Mapping[str, Any]) -> Mapping[str, int]:
+    try:
+        return layer_sizes(facts, client.api.history(facts["Id"]))
+    except docker.errors.ImageNotFound:  # somebody has just removed it
+        return {}
 
 
 def _owner(root: Path, id_: str, names: Collection[str], tags: Mapping[str, Collection[str]]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgebuild import budget, documents, gate, making, render, report, shards, space
+from edgebuild import documents, gate, making, render, report, shards, space
 from edgebuild.assess import (
     TIMES,
     Assessment,
@@ -147,7 +147,10 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
     ]
     disks = space.by_device(disks)
     space.check(disks)
-    budget.make_room([each.session for each in builds], sum(disk.needed for disk in disks))
+    if any(each.session.environment.limits.disk for each in builds):
+        from edgebuild import budget  # with Docker's SDK, which takes a while
+
+        budget.make_room([each.session for each in builds], sum(disk.needed for disk in disks))
     dispatches = [open_dispatch(each.session) if _images(each) else None for each in builds]
     for each in builds:
         if _makes_images(each):

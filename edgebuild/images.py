@@ -8,7 +8,7 @@ from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
 from edgebuild.dispatch import Dispatch, Spot, bring, open_dispatch
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError
 from edgebuild.keys import key_of
-from edgebuild.localimages import note_made
+from edgebuild.madehere import note_made
 from edgebuild.offline import prove
 from edgebuild.plan import Target
 from edgebuild.results import Artifact

@@ -3,13 +3,11 @@
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from edgebuild.records import Records
 from edgebuild.registry import engine_errors, find_image
 
 # Entries of an image's history that make no layer.
@@ -74,21 +72,6 @@ def layer_sizes(image: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) 
     """The bytes of an image's layers, by what the engine knows them by."""
     sizes = _layers(image, history)
     return dict(zip(stacks([digest for digest, _ in sizes]), [size for _, size in sizes], strict=True))
-
-
-def _made(root: Path) -> Records:
-    return Records(root / "build/.cache/images")
-
-
-def note_made(root: Path, environment: str, images: Iterable[str]) -> None:
-    """Note that builds of the repository at `root` made the images with these ids, for this environment."""
-    for image in images:
-        _made(root).add("made", image, environment=environment, when=time.time())
-
-
-def made_here(root: Path, image: str) -> Mapping[str, Any]:
-    """`environment` and `when` of an image that was made here; nothing of others'."""
-    return _made(root).get("made", image) or {}
 
 
 def tagged(image: Mapping[str, Any]) -> float:

@@ -14,7 +14,7 @@ import pytest
 
 from edgebuild import budget, cleaning
 from edgebuild.errors import BuildError, InputError
-from edgebuild.localimages import note_made
+from edgebuild.madehere import note_made
 from edgebuild.session import Session, open_session
 from tests.conftest import Workspace, copy_repository
 

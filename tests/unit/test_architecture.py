@@ -62,6 +62,7 @@ EFFECTS = [
     "structure",
     "sums",
     "records",
+    "madehere",
     "keyed",
     "contents",
     "copying",
@@ -175,6 +176,28 @@ def test_only_run_starts_processes(root: Path) -> None:
             called = node.func if isinstance(node, ast.Call) else None
             if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
                 assert not (called.value.id in {"subprocess", "os"} and called.attr in starters | {"run"}), file.name
+
+
+def imports_at_start(file: Path) -> set[str]:
+    """What importing the module imports: not what its functions do."""
+    found = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_a_build_begins_without_dockers_sdk(root: Path) -> None:
+    """Importing it takes longer than finding that nothing has changed."""
+    reached, waiting = set[str](), {"building"}
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        found = imports_at_start(root / f"edgebuild/{name}.py")
+        assert not {each.split(".")[0] for each in found} & {"docker", "requests"}, name
+        waiting |= {each.split(".")[1] for each in found if each.startswith("edgebuild.")} & set(ORDER) - reached
 
 
 def test_nothing_is_read_at_import(root: Path) -> None:
