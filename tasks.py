@@ -84,10 +84,11 @@ def _build(
     envs: list[str] | None, settings: list[str] | None, kinds: "Sequence[Kind]", **options: Any
 ) -> "list[Session]":
     """Build these kinds of targets; returns the sessions."""
-    from edgebuild import building
+    from edgebuild.building import build
+    from edgebuild.outcome import Options
 
     opened = sessions(envs, settings)
-    building.build(opened, kinds, building.Options(**options))
+    build(opened, kinds, Options(**options))
     return opened
 
 
@@ -152,6 +153,7 @@ def provider_image(
     """Build the provider image of one Kubernetes version."""
     from edgebuild import building
     from edgebuild.errors import InputError
+    from edgebuild.outcome import Options
 
     if not k8s_version:
         raise InputError("provider-image needs --k8s-version", hint="./inv provider-image --k8s-version 1.33.6")
@@ -160,7 +162,7 @@ def provider_image(
     if k8s_version not in opened.environment.versions:
         opened = session(env, [*settings, f"kubernetes.versions={k8s_version}"])
     target = next(each for each in opened.plan.targets if each.kubernetes_version == k8s_version)
-    building.build([opened], ["provider-image"], building.Options(only=target.name))
+    building.build([opened], ["provider-image"], Options(only=target.name))
 
 
 @task(help=ONE_KIND)

@@ -4,68 +4,30 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edgebuild import documents, gate, making, render, report, shards, space
 from edgebuild.assess import (
     TIMES,
-    Assessment,
-    Verdict,
     assess,
     expected,
     file_flaw,
     note_files,
     remember,
 )
-from edgebuild.bootstrap import recorded_digest
 from edgebuild.dispatch import Dispatch, open_dispatch
 from edgebuild.engine import Engine, ensure_engine
 from edgebuild.errors import BuildError, EdgebuildError, InputError
 from edgebuild.images import Built, Work, build_images
 from edgebuild.leftovers import remove_containers
 from edgebuild.materials import iso_key, open_contents
+from edgebuild.outcome import Build, Options, raise_failures, show, table
 from edgebuild.plan import Kind, Target
 from edgebuild.results import Artifact
 from edgebuild.scan import search_set
 from edgebuild.seal import finish_switch, publish, tag_images
-from edgebuild.session import Prepared, Session, prepare
-from edgebuild.signing import Signer
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to build. `only` is one target's name; `shard` is a part of all, such as 1/3."""
-
-    again: bool = False
-    only: str = ""
-    fail_fast: bool = False
-    jobs: int = 0
-    shard: str = ""
-
-
-@dataclass
-class Build:
-    """One environment in a build of several: first what is asked for, then what came of it."""
-
-    session: Session
-    kinds: Sequence[Kind]
-    prepared: Prepared
-    targets: Sequence[Target]
-    signer: Signer | None
-    options: Options
-    assessment: Assessment = field(default_factory=lambda: Assessment(()))
-    artifacts: list[Artifact] = field(default_factory=list)
-    failed: dict[str, EdgebuildError] = field(default_factory=dict)
-    searched: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.session.plan.environment
-
-    @property
-    def iso(self) -> Verdict | None:
-        return next((each for each in self.assessment.verdicts if each.target.kind == "iso"), None)
+from edgebuild.session import Session, prepare
 
 
 def build(sessions: Sequence[Session], kinds: Sequence[Kind], options: Options | None = None) -> None:
@@ -94,10 +56,10 @@ def build(sessions: Sequence[Session], kinds: Sequence[Kind], options: Options |
                 tag_images(each.assessment.unnamed)
     for each in builds:
         if not each.failed or each.artifacts:
-            _report(each, alone=len(builds) == 1)
+            show(each, alone=len(builds) == 1)
     if len(builds) > 1:
-        sys.stdout.write("\n" + _table(builds))
-    _raise_failures(builds)
+        sys.stdout.write("\n" + table(builds))
+    raise_failures(builds)
     sessions[0].say(f"done in {time.monotonic() - started:.1f} s")
 
 
@@ -121,7 +83,7 @@ def _is_unfinished(build: Build) -> bool:
     results = build.session.results
     if build.assessment.to_build or results.unfinished.exists() or not build.assessment.engine_answers:
         return True
-    if _lacks_base(build):
+    if build.lacks_base:
         return True
     texts = {f"inputs/{name}": text for name, text in build.prepared.texts.items()}
     if "provider-image" in build.kinds:
@@ -143,7 +105,7 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
     disks = [
         disk
         for each in builds
-        for disk in space.disks(each.session, each.prepared.inputs, iso=_makes_iso(each), images=_makes_images(each))
+        for disk in space.disks(each.session, each.prepared.inputs, iso=each.makes_iso, images=each.makes_images)
     ]
     disks = space.by_device(disks)
     space.check(disks)
@@ -151,9 +113,10 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
         from edgebuild import budget  # with Docker's SDK, which takes a while
 
         budget.make_room([each.session for each in builds], sum(disk.needed for disk in disks))
-    dispatches = [open_dispatch(each.session) if _images(each) else None for each in builds]
+    dispatches = [open_dispatch(each.session) if each.images else None for each in builds]
     for each in builds:
-        if _makes_images(each):
+        known = each.assessment.engine_answers and not each.session.environment.os.bootstrap
+        if each.makes_images and not known:
             making.bootstrap(each.session)
             # Of the base that is there now, and with an engine that answers.
             each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
@@ -174,29 +137,9 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
                 each.failed[each.name] = error
 
 
-def _makes_iso(build: Build) -> bool:
-    return build.iso is not None and bool(build.iso.reasons)
-
-
-def _makes_images(build: Build) -> bool:
-    """Also where no engine has told yet whether they are there."""
-    return bool(_images(build)) or not build.assessment.engine_answers or _lacks_base(build)
-
-
-def _lacks_base(build: Build) -> bool:
-    environment = build.session.environment
-    return bool(environment.os.bootstrap) and not recorded_digest(
-        build.session.root / render.bootstrap_folder(environment)
-    )
-
-
-def _images(build: Build) -> list[Target]:
-    return [each.target for each in build.assessment.to_build if each.target.kind != "iso"]
-
-
 def _work(build: Build, staging: Path, dispatch: Dispatch | None) -> Work:
     making.write_texts(build.prepared.texts, staging / "inputs")
-    return Work(build.session, build.prepared, staging, _images(build), dispatch)
+    return Work(build.session, build.prepared, staging, build.images, dispatch)
 
 
 def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float) -> None:
@@ -278,60 +221,3 @@ def _note_times(build: Build, built: Built) -> None:
     seconds = {**dict.fromkeys(build.assessment.changed, 0.0), **before, **built.stage_seconds}
     if built.artifacts and seconds != before:
         session.results.records.add(*TIMES, seconds=seconds)
-
-
-def _report(build: Build, *, alone: bool) -> None:
-    """What there is now, on standard output."""
-    session = build.session
-    asked = {target.name for target in build.targets}
-    there = [each for each in session.results.readable_artifacts() if each.name in asked - build.failed.keys()]
-    made = {each.name for each in build.artifacts}
-    rows = [("artifact", "size", "", "where")]
-    rows += [
-        (
-            each.name,
-            report.size(each.size_bytes),
-            "built" if each.name in made else "cached",
-            each.path or str(each.reference),
-        )
-        for each in there
-    ]
-    folder = f"build/{build.name}"
-    sys.stdout.write("\n" + report.table(rows))
-    if build.iso:
-        sys.stdout.write(f"\nchecksum:  {session.plan.iso.path}.sha256\n")
-    if session.environment.kubernetes.payload == "none" and "provider-image" in build.kinds:
-        sys.stdout.write(f"note:      {report.NO_PAYLOAD}\n")
-    if build.searched:
-        sys.stdout.write(f"secrets:   {build.searched}\n")
-    sys.stdout.write(f"artifacts: {folder}/artifacts.json\n")
-    if "provider-image" in build.kinds:
-        sys.stdout.write(f"profile:   {folder}/cluster-profile.yaml\n")
-        if alone:
-            sys.stdout.write(f"\n{render.render_profile(session.environment)}")
-
-
-def _table(builds: Sequence[Build]) -> str:
-    """A line for each environment."""
-    rows = [("environment", "built", "cached", "failed", "results")]
-    for each in builds:
-        cached = len(each.targets) - len(each.artifacts) - len(each.failed)
-        rows.append(
-            (each.name, str(len(each.artifacts)), str(max(cached, 0)), str(len(each.failed)), f"build/{each.name}")
-        )
-    return report.table(rows)
-
-
-def _raise_failures(builds: Sequence[Build]) -> None:
-    """Raise the one error there is, or one that names all; return when there is none."""
-    failed = [(each, name, error) for each in builds for name, error in each.failed.items()]
-    if not failed:
-        return
-    if len({id(error) for _, _, error in failed}) == 1:
-        raise failed[0][2]
-    built = sum(len(each.artifacts) for each in builds)
-    lines = [f"{each.name}: {name}: {error.message}" for each, name, error in failed]
-    raise BuildError(
-        f"{len(failed)} not built, {built} built:\n  " + "\n  ".join(lines),
-        hint="mend what is named and build again: only what failed is built",
-    )

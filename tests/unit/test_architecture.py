@@ -117,6 +117,7 @@ ORDER = [
     "respin",
     "making",
     "originals",
+    "outcome",
     "building",
     "planning",
     "workflow",
