@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NAME_WIDTH = 60  # of a step in a reason
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -81,4 +83,9 @@ def is_met(row: Row, measured: Measured) -> bool:
 def slowest(steps: Sequence[tuple[str, float]], most: int = 3) -> str:
     """The steps that took longest, as a reason: `1.20 s putting together x.iso; 0.31 s done`."""
     long = sorted(steps, key=lambda step: -step[1])[:most]
-    return "; ".join(f"{number(seconds)} s {name}" for name, seconds in long if seconds >= 0.01)
+    return "; ".join(f"{number(seconds)} s {_shortened(name)}" for name, seconds in long if seconds >= 0.01)
+
+
+def _shortened(name: str) -> str:
+    """A build step's title may be a whole script."""
+    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1].rstrip()}…"

@@ -60,6 +60,7 @@ def test_numbers(value: float, text: str) -> None:
 def test_the_reason_is_what_took_longest() -> None:
     steps = [("starting", 0.2), ("putting together x.iso", 1.5), ("done", 0.001)]
     assert slowest(steps) == "1.5 s putting together x.iso; 0.2 s starting"
+    assert slowest([("[tools 2/2] RUN " + "x" * 99, 3.0)]) == f"3 s [tools 2/2] RUN {'x' * 43}…"
 
 
 def test_every_row_of_the_catalogue_has_a_name_of_its_own_and_a_goal_that_it_can_miss() -> None:
