@@ -173,7 +173,7 @@ def _failure(step: Step | None, other: Sequence[str], log: Path) -> EdgebuildErr
         return DiskFull(f"the engine's disk is full{shown}", hint="docker system df; docker builder prune")
     if own:
         return BuildError(f"{own[-1]}{shown}")
-    if re.search(r"401|403|unauthorized|authorization failed|access denied|denied:", error):
+    if re.search(r"\b(401|403)\b|unauthorized|authorization failed|access denied|denied:", error):
         host = image.split("/")[0]
         return RegistryError(f"{image}: the registry wants a login{shown}", hint=f"docker login {host}")
     if (

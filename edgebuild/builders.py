@@ -87,6 +87,11 @@ class Builder:
         return isinstance(self.settings, DockerBuilder) and self.settings.endpoint == "default"
 
     @property
+    def chosen(self) -> tuple[str, ...]:
+        """Its name for buildx; none for the engine here, whatever docker context that is just now."""
+        return () if self.is_here else (self.known_as,)
+
+    @property
     def is_ours(self) -> bool:
         """Whether we make it; a docker context of the user's is only used."""
         return self.known_as.startswith(self.family)
@@ -161,7 +166,7 @@ def is_known_argv(builder: Builder) -> list[str]:
 def inspect_argv(builder: Builder, *, start: bool = False) -> list[str]:
     """What tells state, versions and platforms; `start` also starts its pods."""
     argv = [*builder.docker, "buildx", "inspect", *(["--bootstrap"] if start else [])]
-    return [*argv, builder.known_as]
+    return [*argv, *builder.chosen]
 
 
 CONTEXTS = ("docker", "context", "ls", "--format", "{{.Name}}")

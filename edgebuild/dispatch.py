@@ -1,5 +1,6 @@
 """Where images are built: the engine here, or the builders of an environment, which bring what they built here."""
 
+import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +96,9 @@ class Dispatch:
         built = defaultdict[str, int](int)
         for group, name, _ in done:
             built[name] += len(group.targets)
-        self.session.say("built by: " + ", ".join(f"{name} {number}" for name, number in sorted(built.items())))
+        self.session.say(
+            "work by builder: " + ", ".join(f"{name} {number}" for name, number in sorted(built.items()))
+        )
         return [result for _, _, result in done]
 
 
@@ -125,7 +128,7 @@ def _spot(session: Session, builder: Builder) -> Spot:
     caches = not docker or (bool(session.environment.cache.registry) and writes_caches(builder.docker))
     if session.environment.cache.registry and not caches:
         session.say(f"note: builder {builder.name} reads the cache and does not write it: {NO_STORE}")
-    return Spot(builder.name, builder.docker, builder.known_as, caches, builder)
+    return Spot(builder.name, builder.docker, "".join(builder.chosen), caches, builder)
 
 
 NO_STORE = "its engine has no containerd image store"
@@ -136,7 +139,7 @@ def _caches_here(session: Session) -> bool:
     if not session.environment.cache.registry:
         return False
     name = session.environment.builder
-    if name and "docker\n" not in run(["docker", "buildx", "inspect", name], check=False).stdout:
+    if name and not re.search(r"^Driver:\s+docker$", run(["docker", "buildx", "inspect", name]).stdout, re.MULTILINE):
         return True
     if writes_caches(builders.DOCKER):
         return True

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from subprocess import Popen
 from typing import Any, Generic, TypeVar
 
 from edgebuild.errors import EdgebuildError, ToolError
@@ -34,6 +35,7 @@ class Pool(Generic[Result]):
         `stop_at` says of a result that nothing more is to begin. Raises ToolError when no builder of a platform is
         left, and what `build` raises but for BuilderLost; whatever else is at work is ended then.
         """
+        others = running()
         waiting, results = list(groups), list[tuple[Group, str, Result]]()
         at_work: dict[Future[Result], tuple[Group, Place]] = {}
         with ThreadPoolExecutor(max(1, sum(each.jobs for each in self.places))) as threads:
@@ -52,7 +54,7 @@ class Pool(Generic[Result]):
                         if stop_at(results[-1][2]):
                             waiting.clear()
             except BaseException:
-                _end(at_work)
+                _end(at_work, others)
                 raise
         return results
 
@@ -80,13 +82,14 @@ class Pool(Generic[Result]):
             self.say(f"builder {where.name} is left out, its work goes to another: {self.lost[where.name]}")
 
 
-def _end(at_work: Collection[Future[Any]]) -> None:
-    """End what is at work: else the threads wait for their builds, and we for the threads."""
+def _end(at_work: Collection[Future[Any]], others: Collection[Popen[Any]]) -> None:
+    """End what is at work: else the threads wait for their builds, and we for the threads. `others` are not ours."""
     for future in at_work:
         future.cancel()
     while at_work and wait(at_work, timeout=1).not_done:
         for child in running():  # again and again: what ends may be followed by another
-            stop(child)
+            if child not in others:
+                stop(child)
 
 
 def none_left(platform: str, places: Sequence[Place], lost: Mapping[str, str]) -> ToolError:

@@ -1,7 +1,9 @@
 """Builds spread over real engines: one dies, one is slow, one cannot be used; and BuildKit with certificates."""
 
 import json
+import os
 import re
+import signal
 import ssl
 import threading
 import time
@@ -17,7 +19,7 @@ from edgebuild.builders import Builder
 from edgebuild.builderset import AnyBuilder
 from edgebuild.errors import ToolError
 from edgebuild.images import Built
-from edgebuild.run import run
+from edgebuild.run import run, running
 from tests.builderlab import (
     CONTAINERD,
     REGISTRY_PORTS,
@@ -72,7 +74,7 @@ def logs(lab: Lab, builder: str) -> str:
 def test_a_build_is_spread_and_all_of_it_comes_here(lab: Lab, three: list[Engine]) -> None:
     session, said = lab.session(docker_builders(three), 6)
     built = lab.build(session, "echo it was built > /made")
-    assert "built by: a 2, b 2, c 2" in said, "\n".join(said)
+    assert "work by builder: a 2, b 2, c 2" in said, "\n".join(said)
     assert len(built.artifacts) == 6
     assert not built.failed
     assert {shown(each.digest, "/made") for each in built.artifacts} == {"it was built\n"}
@@ -91,7 +93,7 @@ def test_the_work_of_a_killed_builder_is_finished_by_another(lab: Lab, three: li
         threading.Thread(target=kill, daemon=True).start()
         built = lab.build(session, "echo the-step-runs; /busybox sleep 3")
     assert "builder k is left out, its work goes to another: the engine went away during the build" in said
-    assert "built by: a 4" in said
+    assert "work by builder: a 4" in said
     assert len(built.artifacts) == 4
     forget(built)
 
@@ -124,7 +126,7 @@ def test_a_slow_builder_gets_what_it_can_do(lab: Lab, three: list[Engine]) -> No
     threading.Thread(target=hold, daemon=True).start()
     built = lab.build(session, "echo slow > /made")
     relay.close()
-    assert "built by: a 1, b 3" in said
+    assert "work by builder: a 1, b 3" in said
     forget(built)
 
 
@@ -239,7 +241,7 @@ def test_a_buildkitd_that_asks_for_certificates(lab: Lab, buildkitd: str, pki: P
         [refused] = [line for line in said if line.startswith("builder stranger is left out")]
         assert "nothing answers there, or not to us" in refused
         assert "are the certificates each other's?" in refused
-        assert "built by: sound 2" in said
+        assert "work by builder: sound 2" in said
         assert {shown(each.digest, "/made") for each in built.artifacts} == {"far away\n"}
         forget(built)
         with urllib.request.urlopen(f"http://{registry}/v2/edge/cache/provider/tags/list") as answer:
@@ -269,7 +271,7 @@ def test_arm64_is_built_by_the_builder_that_has_it(tmp_path: Path, three: list[E
         builders = docker_builders(three[:1]) | docker_builders([arm], platforms=["linux/arm64"])
         session, said = lab.session(builders, 1, "os.arch=arm64")
         built = lab.build(session, "/busybox uname -m > /made")
-        assert "built by: m 1" in said
+        assert "work by builder: m 1" in said
         [image] = [each.digest for each in built.artifacts]
         assert run(["docker", "image", "inspect", "--format", "{{.Architecture}}", image]).stdout == "arm64\n"
         assert shown(image, "/made") == "aarch64\n"
@@ -315,3 +317,19 @@ def test_buildx_takes_the_options_for_kubernetes(
         preflight.make_known(
             Builder("odd", builder.settings.model_copy(update={"loadbalance": "odd"}), tmp_path), print
         )
+
+
+def test_an_interrupted_build_leaves_nothing_at_work(lab: Lab, three: list[Engine]) -> None:
+    session, said = lab.session(docker_builders(three[:2]), 2)
+
+    def interrupt() -> None:
+        while not all("it-sleeps\n" in logs(lab, name) for name in "ab"):
+            time.sleep(0.05)  # other processes write the logs
+        os.kill(os.getpid(), signal.SIGINT)
+
+    others = running()
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        lab.build(session, "echo it-sleeps; /busybox sleep 600")
+    assert running() == others  # the engines themselves
+    assert not any("left out" in line for line in said)

@@ -41,6 +41,8 @@ def test_a_context_of_the_users_is_used_as_it_is() -> None:
     own = builder(endpoint="big")
     assert (own.known_as, own.docker, create_argv(own)) == ("big", ("docker", "--context", "big"), [])
     assert builder().is_here
+    assert builders.inspect_argv(builder()) == ["docker", "buildx", "inspect"]  # whatever context is the current one
+    assert builders.inspect_argv(own) == ["docker", "--context", "big", "buildx", "inspect", "big"]
     assert builder().docker == ("docker",)
 
 

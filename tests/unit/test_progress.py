@@ -87,6 +87,8 @@ METADATA = "[internal] load metadata for quay.io/kairos/x:1"
         (METADATA, "quay.io/kairos/x:1: dial tcp: connection refused", [], 1, ["cannot be reached", "mirror"]),
         ("[a 1/1] RUN x", "write /x: no space left on device", [], 1, ["the engine's disk is full", "docker builder prune"]),
         ("[a 1/1] RUN x", "rpc error: error reading from server: EOF", [], 3, ["the engine went away", "./inv doctor"]),
+        ("[a 1/1] RUN x", "error during connect: Post http://127.0.0.1:40187/grpc: EOF", [], 3, ["the engine went away"]),
+        ("[a 1/1] RUN x", "failed to list workers: Unavailable: connection error", [], 3, ["the engine went away"]),
     ],
 )  # fmt: skip
 def test_failures_say_what_to_do(name: str, error: str, tail: list[str], code: int, expected: list[str]) -> None:
