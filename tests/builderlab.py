@@ -226,7 +226,8 @@ def arm64_emulation(folder: Path) -> Iterator[None]:
     # The package holds all that QEMU can; what is asked for stands near its beginning.
     one = "tar --extract --occurrence=1 ./usr/bin/qemu-aarch64-static"
     run(["sh", "-c", f"dpkg-deb --fsys-tarfile {package.name} | {one}"], cwd=folder)
-    if not (BINFMT / "register").exists():
+    mounted = (BINFMT / "register").exists()
+    if not mounted:
         run(["mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT])
     name = f"edgebuild-arm64-{os.getpid()}"
     qemu = folder / "usr/bin/qemu-aarch64-static"
@@ -236,6 +237,8 @@ def arm64_emulation(folder: Path) -> Iterator[None]:
         yield
     finally:
         (BINFMT / name).write_text("-1")
+        if not mounted:
+            run(["umount", BINFMT])
         shutil.rmtree(folder)
 
 
