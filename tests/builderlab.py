@@ -1,6 +1,6 @@
 """Several real engines on this machine, each a machine of its own to docker: other network, other store, other death.
 
-Needs root. `three_against_one` is what the benchmarks measure.
+Needs root. The benchmarks use them, too.
 """
 
 import asyncio
@@ -334,22 +334,3 @@ def own_docker_config(folder: Path) -> Iterator[None]:
 def docker_builders(made: Sequence[Engine], **settings: Any) -> dict[str, dict[str, Any]]:
     """What `builders` says of these engines."""
     return {each.name: {"driver": "docker", "endpoint": each.host, **settings} for each in made}
-
-
-def three_against_one(folder: Path, *, builds: int = 12, seconds: float = 3) -> tuple[float, float]:
-    """The seconds that so many independent builds take, which sleep instead of computing: by three builders, by one.
-
-    Each builder does two at a time. Images are brought here in either case.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lab = make_lab(folder / "lab", busybox(folder))
-    with own_docker_config(folder / "docker"), engines(None, None, None) as three:
-        taken = []
-        for used in (three, three[:1]):
-            # Groups of one target: else one call of bake does all of a builder's at once.
-            session, _ = lab.session(docker_builders(used, jobs=2), builds, "limits.jobs=1")
-            started = time.monotonic()
-            built = lab.build(session, f"/busybox sleep {seconds}; echo {len(used)}")
-            taken.append(time.monotonic() - started)
-            run(["docker", "image", "rm", "--force", *{each.digest for each in built.artifacts}])
-    return taken[0], taken[1]
