@@ -32,9 +32,10 @@ def remove_containers(folder: Path, say: Callable[[str], None]) -> None:
 def forget_image(digest: str, stages: Sequence[str], *, builder: str) -> None:
     """Remove an image and the cache of the stages that made it.
 
-    The engine never writes a layer again that it has; so what it has damaged must go before it is made anew.
+    The engine never writes a layer again that it has; so what it has damaged must go before it is made anew. So must
+    images without a name that hold the same layers: those of earlier builds.
     """
-    run(["docker", "image", "rm", "--force", digest], check=False)
+    run(["docker", "image", "rm", "--force", digest, *_unnamed_like(digest, layers=len(stages))], check=False)
     options = ["--builder", builder] if builder else []
     listed = run(["docker", "buildx", "du", "--verbose", *options], check=False).stdout
     names = "|".join(map(re.escape, stages))
@@ -46,3 +47,12 @@ def forget_image(digest: str, stages: Sequence[str], *, builder: str) -> None:
     ]
     for record in [*records, *reversed(records)]:  # one that another stands on goes after that one only
         run(["docker", "buildx", "prune", "--all", "--force", "--filter", f"id={record}", *options], check=False)
+
+
+def _unnamed_like(digest: str, *, layers: int) -> list[str]:
+    """Images without a name that have any of the topmost layers of this one."""
+    unnamed = run(["docker", "image", "ls", "--filter", "dangling=true", "--quiet", "--no-trunc"], check=False).stdout
+    found = run(["docker", "image", "inspect", digest, *unnamed.split()], check=False).stdout
+    stacks = {entry["Id"]: entry["RootFS"].get("Layers") or [] for entry in json.loads(found or "[]")}
+    own = set(stacks.get(digest, [])[-layers:])
+    return [other for other, stack in stacks.items() if other != digest and own & set(stack)]
