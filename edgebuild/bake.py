@@ -41,6 +41,14 @@ class BakeRequest:
     tags: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def fresh_file(self) -> Path:
+        """A second bake file that names the fresh stages: buildx 0.13 takes no `--set *.no-cache-filter`."""
+        return self.metadata.with_suffix(".fresh.json")
+
+    def fresh_text(self) -> str:
+        return json.dumps({"target": {name: {"no-cache-filter": list(self.fresh)} for name in self.targets}})
+
 
 @dataclass(frozen=True)
 class BakeResult:
@@ -62,14 +70,14 @@ class BakeResult:
 def bake_argv(request: BakeRequest) -> list[str]:
     """The whole call."""
     argv = [*request.docker, "buildx", "bake", "--file", str(request.file)]
+    if request.fresh and request.fresh != ALL:
+        argv += ["--file", str(request.fresh_file)]
     argv += ["--metadata-file", str(request.metadata)]
     argv += ["--progress", "rawjson"]
     if request.builder:
         argv += ["--builder", request.builder]
     if request.fresh == ALL:
         argv += ["--no-cache"]
-    elif request.fresh:
-        argv += ["--set", f"*.no-cache-filter={','.join(request.fresh)}"]
     for target, tag in request.tags.items():
         argv += ["--set", f"{target}.tags={tag}"]
     for setting in request.settings:
@@ -83,6 +91,8 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
     other: list[str] = []
     request.log.parent.mkdir(parents=True, exist_ok=True)
     request.log.touch(mode=0o600)
+    if request.fresh and request.fresh != ALL:
+        request.fresh_file.write_text(request.fresh_text(), encoding="utf-8")
     with (
         request.log.open("w", encoding="utf-8") as log,
         process(
@@ -106,6 +116,7 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
         for line in state.close():
             _write(line, log)
         code = child.wait()
+    request.fresh_file.unlink(missing_ok=True)
     if code:
         raise failure(state.failed, other, request.log)
     seconds = {target: state.seconds(target) for target in request.targets}

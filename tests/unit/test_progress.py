@@ -111,6 +111,15 @@ def test_bake_argv() -> None:
     ]  # fmt: skip
 
 
+def test_fresh_stages_stand_in_a_file_of_their_own() -> None:
+    """buildx 0.13 takes `--set *.no-cache-filter=...` without a word, and does nothing with it."""
+    request = BakeRequest(
+        file=Path("f.json"), targets=("a",), root=Path(), log=Path("l"), metadata=Path("x/.m.json"), fresh=("s", "t")
+    )
+    assert bake_argv(request)[3:7] == ["--file", "f.json", "--file", "x/.m.fresh.json"]
+    assert json.loads(request.fresh_text()) == {"target": {"a": {"no-cache-filter": ["s", "t"]}}}
+
+
 @pytest.mark.parametrize("width", [20, 80, 200])
 def test_views(width: int) -> None:
     console = Console(record=True, width=width, markup=False, highlight=False, file=io.StringIO())
