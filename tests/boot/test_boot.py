@@ -84,7 +84,7 @@ def test_results_of_the_demo(workspace: Workspace, demo: Result) -> None:
     assert artifacts["iso"]["digest"] == "sha256:" + (iso.with_name(iso.name + ".sha256").read_text().split()[0])
     assert artifacts["iso"]["size_bytes"] == iso.stat().st_size
     assert set(artifacts["iso"]) == {
-        *("name", "kind", "path", "digest", "size_bytes", "seconds", "contents", "asked")
+        *("name", "kind", "path", "digest", "size_bytes", "seconds", "contents", "asked", "key")
     }
     for name in ("Dockerfile", "docker-bake.json", "grub.cfg", "user-data", "plan.json"):
         assert workspace.result("demo", f"inputs/{name}").exists()
