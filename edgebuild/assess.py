@@ -153,10 +153,15 @@ class _Look:
         return difference(old, self.documents[key], self.lookup, names=names) or ["its key differs"]
 
     def lookup(self, key: str) -> Document | None:
-        if key in self.documents:
-            return self.documents[key]
-        noted = self.session.results.records.get(KEYS, key) if key else None
-        return dict(noted["document"]) if noted else None
+        return _document(self.session, self.documents, key)
+
+
+def _document(session: Session, documents: Mapping[str, Document], key: str) -> Document | None:
+    """Of this key: what is asked for now, or what was built before; None where that is not recorded."""
+    if key in documents:
+        return documents[key]
+    noted = session.results.records.get(KEYS, key) if key else None
+    return dict(noted["document"]) if noted else None
 
 
 def _iso_verdict(
@@ -234,11 +239,9 @@ def full_difference(session: Session, assessment: Assessment, verdict: Verdict) 
     if not verdict.reasons:
         return [f"{name}: cached", f"  key  {verdict.key}"]
     head = [f"{name}: build, because", *(f"  {each}" for each in verdict.reasons)]
-    records = session.results.records
 
     def lookup(key: str) -> Document | None:
-        noted = records.get(KEYS, key) if key else None
-        return assessment.documents.get(key) or (dict(noted["document"]) if noted else None)
+        return _document(session, assessment.documents, key)
 
     old, new = lookup(known.key or "") if known else None, assessment.documents.get(verdict.key)
     if old is None or new is None:

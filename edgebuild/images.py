@@ -66,12 +66,13 @@ def build_images(
 
 def _build(work: Work, fresh: tuple[str, ...], jobs: int, fail_fast: bool) -> Built:
     limits = work.session.environment.limits
+    stages = parse_stages(work.prepared.texts["Dockerfile"])
     dispatch = work.dispatch or open_dispatch(work.session)
     together = dispatch.sizes(len(work.targets), at_a_time(jobs or limits.jobs, limits.target_memory))
     outcomes = dispatch.build(
         groups([target.name for target in work.targets], together),
-        lambda spot, names: build_group(work, names, fresh, fail_fast, spot),
-        base=shared_base(parse_stages(work.prepared.texts["Dockerfile"]), work.targets),
+        lambda spot, names: build_group(work, stages, names, fresh, fail_fast, spot),
+        base=shared_base(stages, work.targets),
         stop_at=lambda outcome: fail_fast and bool(outcome[1]),
     )
     results = [result for result, _ in outcomes if result]
@@ -109,13 +110,17 @@ def shared_base(stages: Mapping[str, Stage], targets: Sequence[Target]) -> str:
 
 
 def build_group(
-    work: Work, names: tuple[str, ...], fresh: tuple[str, ...], fail_fast: bool, spot: Spot
+    work: Work,
+    stages: Mapping[str, Stage],
+    names: tuple[str, ...],
+    fresh: tuple[str, ...],
+    fail_fast: bool,
+    spot: Spot,
 ) -> tuple[BakeResult | None, dict[str, EdgebuildError]]:
     """Build these in one call. What stands on a stage that failed is left out, and the rest asked for again.
 
     BuildKit gives up all that it has at work when one target fails; what is done already comes from its cache.
     """
-    stages = parse_stages(work.prepared.texts["Dockerfile"])
     failed: dict[str, EdgebuildError] = {}
     while names:
         untagged = dict.fromkeys(names, "")  # they get their names with the set that they belong to

@@ -37,9 +37,13 @@ def settings(prepared: Prepared) -> dict[str, dict[str, Any]]:
     shared = targets["_pipeline"]
     common = {"platform": shared["platforms"][0], "date": shared["args"]["SOURCE_DATE_EPOCH"]}
     return {
-        name: {**common, "name": target["tags"][0], **{f"label {key}": text for key, text in labels.items()}}
+        name: {
+            **common,
+            "name": target["tags"][0],
+            **{f"label {key}": text for key, text in target.get("labels", {}).items()},
+        }
         for name, target in targets.items()
-        if (labels := target.get("labels", {})) is not None and "tags" in target
+        if "tags" in target
     }
 
 

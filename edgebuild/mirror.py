@@ -11,7 +11,7 @@ from edgebuild.errors import EdgebuildError, RegistryError, VerificationError
 from edgebuild.imagetree import Descriptor, ImageTree, Manifest, image_tree
 from edgebuild.layout import Entry, Layout
 from edgebuild.narrowing import keep_index, platform_images
-from edgebuild.oci import PATIENCE, OtherBytes, Registry
+from edgebuild.oci import PATIENCE, Registry, blob_flaw
 from edgebuild.pulls import Pull
 from edgebuild.references import split_reference
 from edgebuild.report import size
@@ -232,21 +232,10 @@ def check_registry(registries: Registries, at: str, images: Sequence[tuple[str, 
             continue
         for blob in tree.blobs:
             if blob.digest not in checked:
-                checked[blob.digest] = _flaw(registry, repository, blob)
+                checked[blob.digest] = blob_flaw(registry, repository, blob.digest, blob.size)
             if checked[blob.digest]:
                 problems.append(f"{name}: blob {blob.digest}: {checked[blob.digest]}")
     return problems
-
-
-def _flaw(registry: Registry, repository: str, blob: Descriptor) -> str:
-    try:
-        for _ in registry.blob(repository, blob.digest, size=blob.size):
-            pass
-    except NotThere:
-        return "the registry has none"
-    except OtherBytes as error:
-        return error.message.partition(": ")[2]
-    return ""
 
 
 def side_by_side(action: Callable[[T], U], items: Sequence[T], jobs: int) -> list[U]:

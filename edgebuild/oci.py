@@ -256,6 +256,11 @@ def _check_blob(registry: Registry, repository: str, descriptor: Mapping[str, An
     digest, size = descriptor.get("digest"), descriptor.get("size")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or not isinstance(size, int):
         return "the manifest names no sha256 digest and size"
+    return blob_flaw(registry, repository, digest, size)
+
+
+def blob_flaw(registry: Registry, repository: str, digest: str, size: int) -> str:
+    """What is wrong with a blob, which is read whole; empty when nothing is."""
     try:
         for _ in registry.blob(repository, digest, size=size):
             pass
