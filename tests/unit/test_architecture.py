@@ -67,6 +67,7 @@ EFFECTS = [
     "contents",
     "copying",
     "locking",
+    "live",
     "view",
     "bake",
     "host",
