@@ -130,6 +130,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None: ...
 
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except ConnectionResetError:  # a client that hangs up between two requests
+            self.close_connection = True
+
     def relay(self) -> None:
         self.proxy.asked.append(f"{self.command} {self.path}")
         fault = self.proxy.next_fault(self.command, self.path)

@@ -25,6 +25,7 @@ def main(names: Sequence[str]) -> int:
         print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's Python keeps what it has compiled
     chosen = [BENCHMARKS[name] for name in BENCHMARKS if name in names or not names]
     ensure_engine(ROOT, Consent(lambda line: print(line, file=sys.stderr), None, os.environ))
     results: list[report.Result] = []
