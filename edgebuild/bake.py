@@ -3,13 +3,13 @@
 import json
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError, ToolError
-from edgebuild.progress import BuildState, Decoder, Line, Step
+from edgebuild.progress import BuildState, Decoder, Line, Step, Written
 from edgebuild.run import process
 from edgebuild.secrets import redact
 from edgebuild.view import View
@@ -85,8 +85,11 @@ def bake_argv(request: BakeRequest) -> list[str]:
     return [*argv, *request.targets]
 
 
-def bake(request: BakeRequest, view: View) -> BakeResult:
-    """Build. Raises BuildError, RegistryError or ToolError with the failing step and its last lines."""
+def bake(request: BakeRequest, view: View, *, written: Callable[[str, str], object] = lambda *_: None) -> BakeResult:
+    """Build. Raises BuildError, RegistryError or ToolError with the failing step and its last lines.
+
+    `written` is told target and digest of each image that the engine has, while others are still built.
+    """
     state = BuildState(redact)
     other: list[str] = []
     request.log.parent.mkdir(parents=True, exist_ok=True)
@@ -110,9 +113,9 @@ def bake(request: BakeRequest, view: View) -> BakeResult:
         decoder = Decoder()
         for text in iter(child.stderr.readline, ""):  # type: ignore[union-attr]
             for part in decoder.feed(text):
-                _take(part, state, other, view, log)
+                _take(part, state, other, view, log, written)
         for part in decoder.close():
-            _take(part, state, other, view, log)
+            _take(part, state, other, view, log, written)
         for line in state.close():
             _write(line, log)
         code = child.wait()
@@ -128,7 +131,14 @@ def _write(line: Line, log: IO[str]) -> None:
     log.write(f"{line.step.stage or 'build'}: {line.text}\n")
 
 
-def _take(part: object, state: BuildState, other: list[str], view: View, log: IO[str]) -> None:
+def _take(
+    part: object,
+    state: BuildState,
+    other: list[str],
+    view: View,
+    log: IO[str],
+    written: Callable[[str, str], object],
+) -> None:
     if not isinstance(part, dict):
         other.append(redact(str(part)))
         log.write(other[-1] + "\n")
@@ -136,6 +146,8 @@ def _take(part: object, state: BuildState, other: list[str], view: View, log: IO
     for event in state.update(part):
         if isinstance(event, Line):
             _write(event, log)
+        elif isinstance(event, Written):
+            written(event.step.stage, event.digest)
         else:
             step = event.step
             outcome = "starts"

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,9 +98,12 @@ def _is_unfinished(build: Build) -> bool:
 def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
     """Build the images of all environments, then finish each environment on its own."""
     began = time.time()
-    engine = ensure_engine(builds[0].session.root, builds[0].session.consent)
+    engine = None  # what only writes an ISO may need none
+    if any(each.images or not each.assessment.engine_answers for each in builds):
+        engine = ensure_engine(builds[0].session.root, builds[0].session.consent)
     for each in builds:
-        remove_containers(each.session.results.folder, each.session.say)
+        if engine:
+            remove_containers(each.session.results.folder, each.session.say)
         finish_switch(each.session)
     disks = [
         disk
@@ -123,11 +126,12 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
         for line in report.decisions(each.assessment.reasons, expected(each.session, each.assessment)):
             each.session.say(line if alone else f"{each.name}: {line}")
     with space.watched(disks), contextlib.ExitStack() as stagings:
-        works = [
-            _work(each, stagings.enter_context(each.session.results.staging()), dispatch)
-            for each, dispatch in zip(builds, dispatches, strict=True)
-        ]
-        images = build_images(works, jobs=options.jobs, fail_fast=options.fail_fast)
+        with gate.early_checks() as check:
+            works = [
+                _work(each, stagings.enter_context(each.session.results.staging()), dispatch, check)
+                for each, dispatch in zip(builds, dispatches, strict=True)
+            ]
+            images = build_images(works, jobs=options.jobs, fail_fast=options.fail_fast)
         for each, work, built in zip(builds, works, images, strict=True):
             try:
                 _finish(each, work, built, engine, began)
@@ -137,12 +141,18 @@ def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
                 each.failed[each.name] = error
 
 
-def _work(build: Build, staging: Path, dispatch: Dispatch | None) -> Work:
+def _work(build: Build, staging: Path, dispatch: Dispatch | None, check: Callable[[Session, str], object]) -> Work:
     making.write_texts(build.prepared.texts, staging / "inputs")
-    return Work(build.session, build.prepared, staging, build.images, dispatch)
+    checked = {target.name for target in build.images if target.kind in gate.OS_KINDS}
+
+    def written(name: str, digest: str) -> None:
+        if name in checked:
+            check(build.session, digest)
+
+    return Work(build.session, build.prepared, staging, build.images, dispatch, written)
 
 
-def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float) -> None:
+def _finish(build: Build, work: Work, built: Built, engine: Engine | None, began: float) -> None:
     """Check what was built, put the ISO together, describe it all, and show the set."""
     session, staging = build.session, work.staging
     build.failed |= built.failed

@@ -1,8 +1,9 @@
 """What must hold before anything is shown or leaves: images and ISO are checked as soon as they are built."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,7 @@ from edgebuild.session import Session
 from edgebuild.structure import MENU, USER_DATA, Expected, check_iso, site_problems
 from edgebuild.values import OS_FAMILIES
 
+AT_ONCE = 2  # most of a check is waiting for a container
 OS_KINDS = ("base-image", "provider-image", "installer-image")
 BLOCK_SIZE = 1 << 20
 COMPRESSORS = {"fast": "zstd", "small": "zstd", "smallest": "xz"}
@@ -35,6 +37,20 @@ PATCHED = "boot/eltorito.img"  # xorriso writes its own position into it
 INVENTORY = "== inventory"
 SCRIPT = f"{FACTS}\necho '{INVENTORY}'\n{sbom.INVENTORY}"
 LEFT_OUT = ("boot/boot_hybrid.img",)  # becomes the boot record
+
+
+@contextlib.contextmanager
+def early_checks() -> Iterator[Callable[[Session, str], object]]:
+    """What takes images to check while others are still built: `check_images` then finds that they have passed.
+
+    What is wrong with one is left for that to find, and to tell.
+    """
+    pool = ThreadPoolExecutor(max_workers=AT_ONCE)
+    try:
+        yield lambda session, digest: pool.submit(_problems, session, digest)
+        pool.shutdown()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check_images(session: Session, artifacts: Sequence[Artifact]) -> None:
@@ -50,15 +66,15 @@ def images_problems(session: Session, artifacts: Sequence[Artifact]) -> list[str
     """Everything wrong with the OS images among these. What has passed before is not looked at again."""
     records = session.results.records
     images = [each for each in artifacts if each.kind in OS_KINDS and not records.get("images", each.digest)]
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        found = list(pool.map(lambda image: _problems(session, image), images))
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        found = list(pool.map(lambda image: _problems(session, image.digest), images))
     return [f"{image.name}: {problem}" for image, own in zip(images, found, strict=True) for problem in own]
 
 
-def _problems(session: Session, image: Artifact) -> list[str]:
+def _problems(session: Session, digest: str) -> list[str]:
     kairos = not session.environment.os.bootstrap
     try:
-        printed, _, inventory = run(image_argv(image.digest, SCRIPT)).stdout.partition(f"{INVENTORY}\n")
+        printed, _, inventory = run(image_argv(digest, SCRIPT)).stdout.partition(f"{INVENTORY}\n")
         facts = parse_facts(printed)
     except CommandFailed as error:
         return [f"no shell runs in it: {error.result.stderr.strip().rpartition(chr(10))[2]}"]
@@ -67,14 +83,14 @@ def _problems(session: Session, image: Artifact) -> list[str]:
         # Provider images have the initrd of the base; one look is enough.
         known = session.results.records.get("initrds", facts.initrd_sha256)
         if not known:
-            listing = run(image_argv(image.digest, INITRD), check=False).stdout.splitlines()
+            listing = run(image_argv(digest, INITRD), check=False).stdout.splitlines()
             problems = initrd_problems(listing, kairos=kairos)
             if not problems:
                 session.results.records.add("initrds", facts.initrd_sha256)
     if not problems:
         key = hashlib.sha256(inventory.encode()).hexdigest()
         session.results.records.add("inventories", key, text=inventory)
-        session.results.records.add("images", image.digest, inventory=key)
+        session.results.records.add("images", digest, inventory=key)
     return problems
 
 

@@ -1,6 +1,6 @@
 """Images of environments, by BuildKit: what is asked of it, and what came of each target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,8 @@ TARGETS_PER_PROCESSOR = 8  # most of them copy, or wait for a registry
 class Work:
     """What is to be built of one environment; its bake file stands in `staging`/inputs.
 
-    `dispatch` is where, when that has been looked at before.
+    `dispatch` is where, when that has been looked at before. `written` is told target and digest of each image that
+    this engine has, while others are still built.
     """
 
     session: Session
@@ -32,6 +33,7 @@ class Work:
     staging: Path
     targets: Sequence[Target]
     dispatch: Dispatch | None = None
+    written: Callable[[str, str], object] = lambda *_: None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,14 @@ def build_group(
         untagged = dict.fromkeys(names, "")  # they get their names with the set that they belong to
         try:
             result = bake_targets(
-                work.session, work.prepared, work.staging, names, fresh=fresh, tags=untagged, spot=spot
+                work.session,
+                work.prepared,
+                work.staging,
+                names,
+                fresh=fresh,
+                tags=untagged,
+                spot=spot,
+                written=work.written,
             )
             return result, failed
         except (BuildError, RegistryError) as error:
@@ -168,8 +177,12 @@ def bake_targets(
     fresh: tuple[str, ...] = (),
     tags: Mapping[str, str] | None = None,
     spot: Spot | None = None,
+    written: Callable[[str, str], object] = lambda *_: None,
 ) -> BakeResult:
-    """One call of bake, with a log of its own. `tags` gives targets other names than the bake file does."""
+    """One call of bake, with a log of its own. `tags` gives targets other names than the bake file does.
+
+    `written` is told target and digest of each image that this engine has, while others are still built.
+    """
     spot = spot or Spot(buildx=session.environment.builder)
     kinds = {target.name: target.kind for target in session.plan.targets if target.name in names}
     log = session.results.new_log(f"build-{spot.name}" if spot.name else "build")
@@ -195,6 +208,7 @@ def bake_targets(
                 env=environment,
             ),
             view,
+            written=(lambda *_: None) if spot.builder else written,  # others have them in a store of their own
         )
     if spot.keeps:
         result = bring(spot, result)

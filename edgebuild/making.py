@@ -10,7 +10,7 @@ from edgebuild.errors import BuildError
 from edgebuild.images import Work, build_images
 from edgebuild.inputs import Inputs
 from edgebuild.iso import IsoRequest, assemble
-from edgebuild.leftovers import forget_image
+from edgebuild.leftovers import forget_image, remove_containers
 from edgebuild.lock import lock_path
 from edgebuild.padding import padded
 from edgebuild.results import Artifact
@@ -86,6 +86,7 @@ def build_iso(
         request = request_iso(session, inputs, boot_tree, site)
         made = None if again else respin.respin(session, request, path)
         if made is None:
+            remove_containers(session.results.folder, session.say)
             result = assemble(request, path)
             made = result, gate.check_iso_of(session, request, result)
         result, found = made

@@ -17,6 +17,7 @@ ASKED = re.compile(
     r"(?:\[internal\] load metadata for |resolve image config for (?:docker-image://)?)(?P<image>\S+)"
     r"|(?:\[[^\]]*\] )?(?:ADD (?:--\S+ )*)?(?P<address>(?:https?|git|ssh)://\S+|git@\S+)"
 )
+WRITTEN = re.compile(r"writing image (?P<digest>sha256:[0-9a-f]{64})$")
 EXPORT = re.compile(r"\[(?P<stage>[^\]\s]+)\] exporting to ")
 
 
@@ -109,6 +110,14 @@ class Change:
     step: Step
 
 
+@dataclass(frozen=True)
+class Written:
+    """An image that an engine's own store has now, by its digest there."""
+
+    step: Step
+    digest: str
+
+
 class BuildState:
     """All steps seen so far, by digest. `redact` takes secrets out of names, errors and whole lines of output."""
 
@@ -116,7 +125,7 @@ class BuildState:
         self.steps: dict[str, Step] = {}
         self._redact = redact
 
-    def update(self, status: dict[str, Any]) -> Iterator[Change | Line]:
+    def update(self, status: dict[str, Any]) -> Iterator[Change | Line | Written]:
         """Take in one status object; yields what is new in it, in order."""
         for vertex in status.get("vertexes") or []:
             name = self._redact(vertex.get("name") or "")
@@ -131,6 +140,10 @@ class BuildState:
             step.error = self._redact(vertex.get("error") or "") or step.error
             if (step.started, step.completed) != before:
                 yield Change(step)
+        for each in status.get("statuses") or []:
+            written = WRITTEN.match(each.get("id", ""))
+            if written and each.get("completed") and each.get("vertex") in self.steps:
+                yield Written(self.steps[each["vertex"]], written["digest"])
         for log in status.get("logs") or []:
             log_step = self.steps.get(log.get("vertex", ""))
             if log_step is None:

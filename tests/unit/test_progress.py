@@ -10,8 +10,9 @@ from rich.console import Console
 
 from edgebuild.bake import BakeRequest, bake_argv, failure
 from edgebuild.errors import EdgebuildError
-from edgebuild.progress import BuildState, Decoder, Step
-from edgebuild.view import LiveView, PlainView
+from edgebuild.live import LiveView
+from edgebuild.progress import BuildState, Decoder, Step, Written
+from edgebuild.view import PlainView
 
 VERTEX = {
     "digest": "sha256:1",
@@ -123,14 +124,13 @@ def test_fresh_stages_stand_in_a_file_of_their_own() -> None:
 @pytest.mark.parametrize("width", [20, 80, 200])
 def test_views(width: int) -> None:
     console = Console(record=True, width=width, markup=False, highlight=False, file=io.StringIO())
-    state = BuildState()
-    plain = PlainView(console)
+    state, said = BuildState(), io.StringIO()
+    plain = PlainView(said)
     for status in ({"vertexes": [VERTEX]}, {"vertexes": [DONE]}, {"vertexes": [{**DONE, "digest": "sha256:2"}]}):
         for change in state.update(status):
             plain.change(state, change)  # type: ignore[arg-type]
-    text = console.export_text()
-    assert text.count("[base-image 2/3]") == 1
-    assert "2.0 s" in text
+    assert said.getvalue().count("[base-image 2/3]") == 1
+    assert "2.0 s" in said.getvalue()
     live = LiveView.__new__(LiveView)
     live.targets = ["base-image", "iso-image"]
     console.print(live.table(state))
@@ -141,3 +141,15 @@ def test_views(width: int) -> None:
     console.print(live.table(state))
     assert "built" in console.export_text() or width < 40
     assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_an_image_is_told_when_the_engine_has_it() -> None:
+    """As the engine's own exporter says it; one that is only begun is not there yet."""
+    state, digest = BuildState(), f"sha256:{'ab' * 32}"
+    export = {"digest": "sha256:4", "name": "[iso-image] exporting to image", "started": VERTEX["started"]}
+    status = {"id": f"writing image {digest}", "vertex": "sha256:4", "current": 0}
+    assert not list(state.update({"statuses": [{**status, "completed": DONE["completed"]}]}))
+    begun = list(state.update({"vertexes": [export], "statuses": [status]}))
+    assert not [each for each in begun if isinstance(each, Written)]
+    done = [*state.update({"statuses": [{**status, "completed": DONE["completed"]}, {"id": "naming to x"}]})]
+    assert [(each.step.stage, each.digest) for each in done if isinstance(each, Written)] == [("iso-image", digest)]
