@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from edgebuild.assess import (
     remember,
 )
 from edgebuild.dispatch import Dispatch, open_dispatch
-from edgebuild.engine import Engine, ensure_engine
+from edgebuild.engine import Engine, ensure_engine, probe
 from edgebuild.errors import BuildError, EdgebuildError, InputError
 from edgebuild.images import Built, Work, build_images
 from edgebuild.leftovers import remove_containers
@@ -39,16 +40,17 @@ def build(sessions: Sequence[Session], kinds: Sequence[Kind], options: Options |
     shares = shards.share([session.plan for session in sessions], kinds, options.shard)
     if options.only:
         shares = [tuple(target for target in own if target.name == options.only) for own in shares]
-    builds = [_open(session, kinds, own, options) for session, own in zip(sessions, shares, strict=True) if own]
-    if not builds:
-        sessions[0].say(f"shard {options.shard} has nothing to build: there are fewer targets than shards")
     with contextlib.ExitStack() as locks:
+        engine = locks.enter_context(ThreadPoolExecutor(max_workers=1)).submit(probe)  # meanwhile all is compared
+        builds = [_open(session, kinds, own, options) for session, own in zip(sessions, shares, strict=True) if own]
+        if not builds:
+            sessions[0].say(f"shard {options.shard} has nothing to build: there are fewer targets than shards")
         for each in sorted(builds, key=lambda each: each.name):
             locks.enter_context(each.session.results.lock(each.session.say))
         for each in builds:
             each.assessment = assess(each.session, each.prepared, each.targets, again=options.again)
         if waiting := [each for each in builds if _is_unfinished(each)]:
-            _make(waiting, options, alone=len(builds) == 1)
+            _make(waiting, options, engine.result(), alone=len(builds) == 1)
         elif builds:
             sessions[0].say("nothing has changed: all of it is there, and whole")
         for each in builds:
@@ -95,20 +97,20 @@ def _is_unfinished(build: Build) -> bool:
     return build.signer is not None and not documents.is_signed_by(results.current, build.signer)
 
 
-def _make(builds: Sequence[Build], options: Options, *, alone: bool) -> None:
+def _make(builds: Sequence[Build], options: Options, found: tuple[Engine | None, str], *, alone: bool) -> None:
     """Build the images of all environments, then finish each environment on its own."""
     began = time.time()
-    engine = None  # what only writes an ISO may need none
-    if any(each.images or not each.assessment.engine_answers for each in builds):
-        engine = ensure_engine(builds[0].session.root, builds[0].session.consent)
+    engine = ensure_engine(builds[0].session.root, builds[0].session.consent, found)
     for each in builds:
-        if engine:
+        if each.makes_images:
             remove_containers(each.session.results.folder, each.session.say)
         finish_switch(each.session)
     disks = [
         disk
         for each in builds
-        for disk in space.disks(each.session, each.prepared.inputs, iso=each.makes_iso, images=each.makes_images)
+        for disk in space.disks(
+            each.session, each.prepared.inputs, engine, iso=each.makes_iso, images=each.makes_images
+        )
     ]
     disks = space.by_device(disks)
     space.check(disks)
@@ -152,7 +154,7 @@ def _work(build: Build, staging: Path, dispatch: Dispatch | None, check: Callabl
     return Work(build.session, build.prepared, staging, build.images, dispatch, written)
 
 
-def _finish(build: Build, work: Work, built: Built, engine: Engine | None, began: float) -> None:
+def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float) -> None:
     """Check what was built, put the ISO together, describe it all, and show the set."""
     session, staging = build.session, work.staging
     build.failed |= built.failed

@@ -30,12 +30,9 @@ STATEMENT = "provenance/{}.json"
 
 @dataclass(frozen=True)
 class Run:
-    """One build, for its provenance. Times are seconds since 1970; `upstream` is reference to digest.
+    """One build, for its provenance. Times are seconds since 1970; `upstream` is reference to digest."""
 
-    Without an `engine` no image was built.
-    """
-
-    engine: Engine | None
+    engine: Engine
     started: float
     finished: float
     upstream: Mapping[str, str]
@@ -61,9 +58,7 @@ def write(
     Its own, because a later run may make some of them anew and keep the `others`.
     """
     bills = _bills(session, artifacts, others)
-    versions = {"edgebuild": VERSION}
-    if made.engine:
-        versions |= {"docker": made.engine.version, "buildx": made.engine.buildx}
+    versions = {"edgebuild": VERSION, "docker": made.engine.version, "buildx": made.engine.buildx}
     invocation = Invocation(f"urn:uuid:{uuid.uuid4()}", made.started, made.finished, versions)
     common = _dependencies(session, folder, made)
     for each in artifacts:

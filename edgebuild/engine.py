@@ -1,6 +1,7 @@
 """The engine: found, started or installed; Docker's own configuration says where it is."""
 
 import contextlib
+import functools
 import ipaddress
 import json
 import os
@@ -34,6 +35,15 @@ class Engine:
     endpoint: str
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """What the engine's machine has: `memory` in bytes, and the folder where the engine stores everything."""
+
+    processors: int
+    memory: int
+    folder: Path
+
+
 def version_tuple(text: str) -> tuple[int, int]:
     """`26.1.5+dfsg1` as (26, 1); what has no number is (0, 0)."""
     numbers = "".join(character if character.isdigit() else " " for character in text).split()
@@ -55,10 +65,11 @@ def probe() -> tuple[Engine | None, str]:
     """The engine, or why there is none. Nothing is started."""
     if not shutil.which("docker"):
         return None, "docker is not installed"
-    with ThreadPoolExecutor(max_workers=3) as pool:  # each of them takes as long as all
+    with ThreadPoolExecutor(max_workers=4) as pool:  # each of them takes as long as all
         version = pool.submit(run, ["docker", "version", "--format", "{{json .}}"], check=False, timeout=60)
         plugin = pool.submit(run, ["docker", "buildx", "version"], check=False)
         where = pool.submit(endpoint)
+        pool.submit(capacity)  # kept for who asks later
     result, buildx = version.result(), plugin.result()
     try:
         server = json.loads(result.stdout).get("Server")
@@ -70,15 +81,26 @@ def probe() -> tuple[Engine | None, str]:
     return Engine(str(server["Version"]), next((word for word in words[1:2]), ""), where.result()), ""
 
 
+@functools.cache
+def capacity() -> Capacity:
+    """Asked once. Raises CommandFailed when no engine answers."""
+    told = run(["docker", "info", "--format", "{{.NCPU}} {{.MemTotal}} {{.DockerRootDir}}"]).stdout
+    processors, memory, folder = told.strip().split(" ", 2)
+    return Capacity(int(processors), int(memory), Path(folder))
+
+
 def endpoint() -> str:
     """Where the docker client looks: DOCKER_HOST, or the current context's."""
     result = run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], check=False)
     return os.environ.get("DOCKER_HOST") or result.stdout.strip() or "unix:///var/run/docker.sock"
 
 
-def ensure_engine(root: Path, consent: Consent) -> Engine:
-    """An engine with buildx; started or installed with consent. Raises ToolError with the commands to type."""
-    engine, problem = probe()
+def ensure_engine(root: Path, consent: Consent, found: tuple[Engine | None, str] | None = None) -> Engine:
+    """An engine with buildx; started or installed with consent. Raises ToolError with the commands to type.
+
+    `found` is what `probe` has told just now.
+    """
+    engine, problem = found or probe()
     if engine is None:
         if "permission denied" in problem.lower():
             raise ToolError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
 from edgebuild.dispatch import Dispatch, Spot, bring, open_dispatch
+from edgebuild.engine import capacity
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError
 from edgebuild.keys import key_of
 from edgebuild.madehere import note_made
@@ -98,10 +99,9 @@ def at_a_time(jobs: int, target_memory: int) -> int:
 
     `target_memory` is what one of them may need, in MB.
     """
-    told = run(["docker", "info", "--format", "{{.NCPU}} {{.MemTotal}}"], check=False).stdout.split()
-    processors, memory = (int(told[0]), int(told[1])) if len(told) == 2 else (1, 0)
-    wanted = jobs or TARGETS_PER_PROCESSOR * processors
-    return max(1, min(wanted, memory // (target_memory * 10**6)) if target_memory and memory else wanted)
+    has = capacity()
+    wanted = jobs or TARGETS_PER_PROCESSOR * has.processors
+    return max(1, min(wanted, has.memory // (target_memory * 10**6)) if target_memory else wanted)
 
 
 def shared_base(stages: Mapping[str, Stage], targets: Sequence[Target]) -> str:

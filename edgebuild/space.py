@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebuild.engine import endpoint
+from edgebuild.engine import Engine, capacity
 from edgebuild.errors import BuildError
 from edgebuild.inputs import Inputs
 from edgebuild.iso import CONTENT_FOLDER
 from edgebuild.plan import Plan
 from edgebuild.report import size
 from edgebuild.results import Artifact
-from edgebuild.run import run, running, stop
+from edgebuild.run import running, stop
 from edgebuild.session import Session
 
 RESERVE_BYTES = 500 * 10**6
@@ -47,14 +47,14 @@ class Disk:
         return int(min(RESERVE_BYTES, shutil.disk_usage(self.folder).total * RESERVE_SHARE))
 
 
-def disks(session: Session, inputs: Inputs, *, iso: bool, images: bool = True) -> list[Disk]:
+def disks(session: Session, inputs: Inputs, engine: Engine, *, iso: bool, images: bool = True) -> list[Disk]:
     """The file systems that a build of these writes to. An engine on another machine looks after its own."""
     results, last = session.results.folder, session.results.readable_artifacts()
     content = sum((session.root / each).stat().st_size for each in inputs.content)
     needed = iso_bytes(session.plan, last, content) if iso else 0
     found = [Disk("the results", there(results), needed, "./inv clean --env NAME removes an environment's results")]
-    if images and endpoint().startswith("unix:"):
-        folder = there(Path(run(["docker", "info", "--format", "{{.DockerRootDir}}"]).stdout.strip()))
+    if images and engine.endpoint.startswith("unix:"):
+        folder = there(capacity().folder)
         needed = engine_bytes(session.plan, last)
         found.insert(0, Disk("the engine", folder, needed, "docker system df; docker builder prune"))
     return by_device(found)

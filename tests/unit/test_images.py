@@ -1,9 +1,11 @@
 """Targets in groups, within what the engine has."""
 
+from pathlib import Path
+
 import pytest
 
 from edgebuild import images
-from edgebuild.run import Result
+from edgebuild.engine import Capacity
 
 
 def test_groups_keep_the_order() -> None:
@@ -13,18 +15,17 @@ def test_groups_keep_the_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "jobs", "memory", "expected"),
+    ("processors", "has", "jobs", "memory", "expected"),
     [
-        ("2 24000000000", 0, 512, 16),
-        ("2 24000000000", 3, 512, 3),
-        ("16 4000000000", 0, 1000, 4),
-        ("16 4000000000", 99, 0, 99),
-        ("2 100000000", 0, 512, 1),
-        ("", 0, 512, 8),
+        (2, 24_000_000_000, 0, 512, 16),
+        (2, 24_000_000_000, 3, 512, 3),
+        (16, 4_000_000_000, 0, 1000, 4),
+        (16, 4_000_000_000, 99, 0, 99),
+        (2, 100_000_000, 0, 512, 1),
     ],
 )
 def test_what_the_engine_has_bounds_the_work(
-    monkeypatch: pytest.MonkeyPatch, told: str, jobs: int, memory: int, expected: int
+    monkeypatch: pytest.MonkeyPatch, processors: int, has: int, jobs: int, memory: int, expected: int
 ) -> None:
-    monkeypatch.setattr(images, "run", lambda *_, **__: Result((), 0, told, ""))
+    monkeypatch.setattr(images, "capacity", lambda: Capacity(processors, has, Path("/")))
     assert images.at_a_time(jobs, memory) == expected
