@@ -130,20 +130,22 @@ def _make(builds: Sequence[Build], options: Options, found: tuple[Engine | None,
     with space.watched(disks), contextlib.ExitStack() as stagings:
         with gate.early_checks() as check:
             works = [
-                _work(each, stagings.enter_context(each.session.results.staging()), dispatch, check)
+                _work(each, stagings.enter_context(each.session.results.staging()), engine, dispatch, check)
                 for each, dispatch in zip(builds, dispatches, strict=True)
             ]
             images = build_images(works, jobs=options.jobs, fail_fast=options.fail_fast)
         for each, work, built in zip(builds, works, images, strict=True):
             try:
-                _finish(each, work, built, engine, began)
+                _finish(each, work, built, began)
             except EdgebuildError as error:
                 if options.fail_fast or alone:
                     raise
                 each.failed[each.name] = error
 
 
-def _work(build: Build, staging: Path, dispatch: Dispatch | None, check: Callable[[Session, str], object]) -> Work:
+def _work(
+    build: Build, staging: Path, engine: Engine, dispatch: Dispatch | None, check: Callable[[Session, str], object]
+) -> Work:
     making.write_texts(build.prepared.texts, staging / "inputs")
     checked = {target.name for target in build.images if target.kind in gate.OS_KINDS}
 
@@ -151,10 +153,10 @@ def _work(build: Build, staging: Path, dispatch: Dispatch | None, check: Callabl
         if name in checked:
             check(build.session, digest)
 
-    return Work(build.session, build.prepared, staging, build.images, dispatch, written)
+    return Work(build.session, build.prepared, staging, build.images, engine, dispatch, written)
 
 
-def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float) -> None:
+def _finish(build: Build, work: Work, built: Built, began: float) -> None:
     """Check what was built, put the ISO together, describe it all, and show the set."""
     session, staging = build.session, work.staging
     build.failed |= built.failed
@@ -171,7 +173,7 @@ def _finish(build: Build, work: Work, built: Built, engine: Engine, began: float
         text = render.render_profile(session.environment)
         (staging / "cluster-profile.yaml").write_text(text, encoding="utf-8")
     upstream = {**build.assessment.images, **built.upstream}
-    run = documents.Run(engine, began, time.time(), upstream)
+    run = documents.Run(work.engine, began, time.time(), upstream)
     documents.write(session, staging, made, run, build.signer, others=standing)
     if build.signer:
         documents.sign_again(session.results.current, staging, build.signer, but=[each.name for each in made])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
 from edgebuild.dispatch import Dispatch, Spot, bring, open_dispatch
-from edgebuild.engine import capacity
+from edgebuild.engine import Engine
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError
 from edgebuild.keys import key_of
 from edgebuild.madehere import note_made
@@ -33,6 +33,7 @@ class Work:
     prepared: Prepared
     staging: Path
     targets: Sequence[Target]
+    engine: Engine
     dispatch: Dispatch | None = None
     written: Callable[[str, str], object] = lambda *_: None
 
@@ -71,7 +72,8 @@ def _build(work: Work, fresh: tuple[str, ...], jobs: int, fail_fast: bool) -> Bu
     limits = work.session.environment.limits
     stages = parse_stages(work.prepared.texts["Dockerfile"])
     dispatch = work.dispatch or open_dispatch(work.session)
-    together = dispatch.sizes(len(work.targets), at_a_time(jobs or limits.jobs, limits.target_memory))
+    most = at_a_time(work.engine, jobs or limits.jobs, limits.target_memory)
+    together = dispatch.sizes(len(work.targets), most)
     outcomes = dispatch.build(
         groups([target.name for target in work.targets], together),
         lambda spot, names: build_group(work, stages, names, fresh, fail_fast, spot),
@@ -94,14 +96,14 @@ def groups(names: Sequence[str], together: int) -> list[tuple[str, ...]]:
     return [tuple(names[start : start + together]) for start in range(0, len(names), together)]
 
 
-def at_a_time(jobs: int, target_memory: int) -> int:
+def at_a_time(engine: Engine, jobs: int, target_memory: int) -> int:
     """How many targets the engine builds at once: so many as asked, or as processors allow, and memory has room for.
 
     `target_memory` is what one of them may need, in MB.
     """
-    has = capacity()
-    wanted = jobs or TARGETS_PER_PROCESSOR * has.processors
-    return max(1, min(wanted, has.memory // (target_memory * 10**6)) if target_memory else wanted)
+    wanted = jobs or TARGETS_PER_PROCESSOR * engine.processors
+    room = engine.memory // (target_memory * 10**6) if target_memory and engine.memory else wanted
+    return max(1, min(wanted, room))
 
 
 def shared_base(stages: Mapping[str, Stage], targets: Sequence[Target]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgebuild import gate, render, respin
 from edgebuild.bootstrap import bootstrap_base, recorded_digest
+from edgebuild.engine import ensure_engine
 from edgebuild.errors import BuildError
 from edgebuild.images import Work, build_images
 from edgebuild.inputs import Inputs
@@ -58,7 +59,8 @@ def build_sound_iso(
     (staging / f"{session.environment.iso.name}.iso").unlink()
     forget_image(boot_tree.digest, BOOT_TREE_STAGES, builder=session.environment.builder)
     targets = session.plan.of_kind("boot-tree")
-    [built] = build_images([Work(session, prepared, staging, targets)], fresh=BOOT_TREE_STAGES)
+    engine = ensure_engine(session.root, session.consent)
+    [built] = build_images([Work(session, prepared, staging, targets, engine)], fresh=BOOT_TREE_STAGES)
     [fresh] = built.artifacts
     artifacts[artifacts.index(boot_tree)] = fresh
     return build_iso(session, prepared, staging, fresh.digest, again=again)

@@ -32,7 +32,7 @@ def rebuild(session: Session) -> list[Finding]:
     known = session.results.artifact(session.plan.iso.name)
     if known is None:
         raise InputError("there is no ISO to compare with", hint=f"./inv iso --env {session.plan.environment}")
-    ensure_engine(session.root, session.consent)
+    engine = ensure_engine(session.root, session.consent)
     with session.results.staging() as staging:
         other = replace(session, root=copy_repository(session.root, staging / "another-folder"))
         other.results.folder.mkdir(parents=True)
@@ -42,7 +42,7 @@ def rebuild(session: Session) -> list[Finding]:
         making.bootstrap(other)
         making.write_texts(prepared.texts, staging / "inputs")
         session.say("building boot tree and ISO again, without cache and in another folder")
-        [built] = build_images([Work(other, prepared, staging, session.plan.of_kind("boot-tree"))], fresh=ALL)
+        [built] = build_images([Work(other, prepared, staging, session.plan.of_kind("boot-tree"), engine)], fresh=ALL)
         artifacts = built.artifacts
         try:
             iso = making.build_sound_iso(other, prepared, staging, artifacts)

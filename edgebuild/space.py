@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebuild.engine import Engine, capacity
+from edgebuild.engine import Engine
 from edgebuild.errors import BuildError
 from edgebuild.inputs import Inputs
 from edgebuild.iso import CONTENT_FOLDER
@@ -54,7 +54,7 @@ def disks(session: Session, inputs: Inputs, engine: Engine, *, iso: bool, images
     needed = iso_bytes(session.plan, last, content) if iso else 0
     found = [Disk("the results", there(results), needed, "./inv clean --env NAME removes an environment's results")]
     if images and engine.endpoint.startswith("unix:"):
-        folder = there(capacity().folder)
+        folder = there(engine.folder)
         needed = engine_bytes(session.plan, last)
         found.insert(0, Disk("the engine", folder, needed, "docker system df; docker builder prune"))
     return by_device(found)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebuild.engine import Engine as HostEngine
 from edgebuild.images import Built, Work, build_images
 from edgebuild.inputs import Inputs
 from edgebuild.run import process, run
@@ -301,7 +302,8 @@ class Lab:
         with session.results.staging() as staging:
             (staging / "inputs").mkdir()
             (staging / "inputs/docker-bake.json").write_text(json.dumps({"target": bake}))
-            [built] = build_images([Work(session, prepared, staging, targets)], **options)
+            here = HostEngine("", "", "", processors=2)  # builds nothing, but bounds groups
+            [built] = build_images([Work(session, prepared, staging, targets, here)], **options)
         return built
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgebuild import images
-from edgebuild.engine import Capacity
+from edgebuild.engine import Engine
 
 
 def test_groups_keep_the_order() -> None:
@@ -25,7 +25,7 @@ def test_groups_keep_the_order() -> None:
     ],
 )
 def test_what_the_engine_has_bounds_the_work(
-    monkeypatch: pytest.MonkeyPatch, processors: int, has: int, jobs: int, memory: int, expected: int
+    processors: int, has: int, jobs: int, memory: int, expected: int
 ) -> None:
-    monkeypatch.setattr(images, "capacity", lambda: Capacity(processors, has, Path("/")))
-    assert images.at_a_time(jobs, memory) == expected
+    engine = Engine("26.1", "0.13", "", Path("/"), processors, has)
+    assert images.at_a_time(engine, jobs, memory) == expected
