@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgebuild.iso import IsoRequest, assemble
 from tests.bench import byhand
-from tests.bench.goals import Measured, Row
+from tests.bench.goals import Measured, Row, number
 from tests.bench.machine import Bench, Site, Timing, paired, timed
 from tests.bench.programs import peak_bytes
 from tests.bench.suite import Benchmark, at_most
@@ -31,13 +32,20 @@ try gzip -b 128K -comp gzip -Xcompression-level 9
 
 def respin(bench: Bench, settings: Callable[[int], list[str]]) -> list[Measured]:
     """The next ISO, each time another one; `settings` are the arguments of the n-th."""
-    site, numbers = bench.demo, iter(range(100))
+    site, counted = bench.demo, iter(range(100))
     copied = bench.scratch("respin") / "copy.iso"
     found = paired(
-        lambda: site.call("iso", *settings(next(numbers))), lambda: byhand.copy(site.iso.resolve(), copied), 5
+        lambda: site.call("iso", *settings(next(counted))), lambda: byhand.copy(site.iso.resolve(), copied), 5
     )
+    byhand.copy(site.iso.resolve(), copied)
+    with copied.open("rb") as file:
+        synced = timed(lambda: os.fsync(file.fileno())).seconds
     copied.unlink()
-    return [found]
+    return [
+        replace(
+            found, reason=f"{found.reason}; of the copying, {number(synced)} s is the disk's, where cp ends before"
+        )
+    ]
 
 
 def user_data(bench: Bench) -> list[Measured]:
