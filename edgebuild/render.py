@@ -1,7 +1,9 @@
-"""Plan and environment in, text out: Dockerfile, bake file, boot menu, cluster profile. Pure."""
+"""Plan and environment in, text out: Dockerfile, bake file, boot menu, cluster profile. Pure, but compiled once."""
 
+import contextlib
 import functools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -71,6 +73,16 @@ def split_source(source: str) -> tuple[str, str]:
     return pipeline, own
 
 
+class CompiledTemplates(jinja2.FileSystemBytecodeCache):
+    """Templates compiled beside them, as Python keeps modules; where nothing may be written, nothing is kept."""
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        if not sys.dont_write_bytecode:
+            with contextlib.suppress(OSError):
+                Path(self.directory).mkdir(exist_ok=True)
+                super().dump_bytecode(bucket)
+
+
 @functools.lru_cache(maxsize=4)
 def template_environment(*fork: tuple[str, str]) -> jinja2.Environment:
     """Jinja over the package's templates, and the fork's own (name, text); a name that is not there is an error."""
@@ -81,6 +93,7 @@ def template_environment(*fork: tuple[str, str]) -> jinja2.Environment:
 
     environment = jinja2.Environment(  # noqa: S701 - what is rendered is not HTML; values are quoted by filters
         loader=jinja2.ChoiceLoader([jinja2.FunctionLoader(own), jinja2.FileSystemLoader(TEMPLATES)]),
+        bytecode_cache=CompiledTemplates(str(TEMPLATES / "__pycache__")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

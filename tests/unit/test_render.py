@@ -2,8 +2,11 @@
 
 import json
 import re
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
+import jinja2
 import pytest
 import yaml
 
@@ -13,7 +16,7 @@ from edgebuild.grub import render_menu
 from edgebuild.inputs import Inputs
 from edgebuild.model import Environment
 from edgebuild.plan import make_plan
-from edgebuild.render import MARKER, render_bake, render_dockerfile, render_profile
+from edgebuild.render import MARKER, CompiledTemplates, render_bake, render_dockerfile, render_profile
 
 
 def environment_of(root: Path, name: str, *settings: str) -> Environment:
@@ -189,3 +192,19 @@ def test_values_in_lines_of_ones_own(root: Path) -> None:
     assert 'ENV A="x \\$y"\nCOPY ["a b", "/etc/c"]\nRUN echo \'it is $x\'\n' in dockerfile(root, "basic", own=own)
     with pytest.raises(InputError, match=r"customizations:\d: 'amd64\\nRUN b' cannot stand in one line"):
         dockerfile(root, "basic", own="RUN echo {{ (os.arch ~ '\\nRUN b') | sh }}\n")
+
+
+def test_compiled_templates_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where nothing can be written, rendering goes on without."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    def rendered() -> str:
+        cache, loader = CompiledTemplates(str(tmp_path / "kept")), jinja2.DictLoader({"x.j2": "{{ 6 * 7 }}"})
+        return jinja2.Environment(loader=loader, bytecode_cache=cache).get_template("x.j2").render()  # noqa: S701
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", Mock(side_effect=PermissionError))
+        assert rendered() == "42"
+    assert not list(tmp_path.iterdir())
+    assert (rendered(), rendered()) == ("42", "42")
+    assert len(list(tmp_path.rglob("*.cache"))) == 1
