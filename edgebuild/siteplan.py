@@ -121,6 +121,11 @@ def check(fleet: Fleet) -> None:
         flaws.add(Flaw(fleet.options.sites, "no site"))
     _raise(fleet, flaws)
     fleet.session.say(f"rendering and checking the user-data of {count:,} sites")
+    if not cloudconfig.is_for_sites(fleet.template):
+        source = fleet.options.template or TEMPLATE
+        fleet.session.say(
+            f"note: {source} asks for no value of a site, `{{{{ site.name }}}}`: all of them get the same"
+        )
     for site in fleet.sites():
         if isinstance(site, Site):
             _check_site(fleet, site, flaws)

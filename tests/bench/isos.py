@@ -98,7 +98,9 @@ def small(bench: Bench) -> Site:
     template = site.root / "edgebuild/templates/boot-tree.j2"
     text = template.read_text(encoding="utf-8")
     assert text.count(LEFT_OUT) == 1
-    template.write_text(text.replace(LEFT_OUT, f"{LEFT_OUT} 'usr/share/*' 'usr/lib/modules/*' 'var/*' 'boot/*'"), encoding="utf-8")
+    template.write_text(
+        text.replace(LEFT_OUT, f"{LEFT_OUT} 'usr/share/*' 'usr/lib/modules/*' 'var/*' 'boot/*'"), encoding="utf-8"
+    )
     user_data = (site.root / "user-data.j2").read_text(encoding="utf-8")
     (site.root / "site-data.j2").write_text(f"{user_data}\nhostname: {{{{ site.name }}}}\n", encoding="utf-8")
     site.call("iso")

@@ -247,5 +247,8 @@ def test_yaml_sites(workspace: Workspace, sites: Path) -> None:
     workspace.write("fleet/edge-a.yaml", "note: a\n")
     workspace.write("fleet/b.yaml", "name: edge-b\nnote: b\n")
     argv = ["site-isos", *DEMO, "--sites", "fleet/*.yaml", "--user-data", "site.j2", "--kind", "cidata"]
-    workspace.call(*argv, env={"EDGE_HOST_TOKEN": TOKEN})
+    assert "all of them get the same" not in workspace.call(*argv, env={"EDGE_HOST_TOKEN": TOKEN}).stderr
     assert sorted(index(sites)) == ["edge-a", "edge-b"]
+    argv[argv.index("site.j2")] = "user-data.j2"
+    said = workspace.call(*argv, env={"EDGE_HOST_TOKEN": TOKEN}).stderr
+    assert "note: user-data.j2 asks for no value of a site, `{{ site.name }}`: all of them get the same" in said
