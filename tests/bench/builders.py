@@ -41,10 +41,11 @@ tar --create --file /out/tiny.tar --numeric-owner --owner 0 --group 0 .
 
 def sleeping(bench: Bench) -> Site:
     """An environment of sleeping builds."""
+    boot_tree = bench.demo.boot_tree
     site = bench.site("sleeping", bench.demo_config())
     pipeline = (TEMPLATES / "sleeping.Dockerfile.j2").read_text(encoding="utf-8")
     (site.root / "Dockerfile.j2").write_text(pipeline.replace(f"{LABEL}=RUN", f"{LABEL}={os.getpid()}"))
-    byhand.in_tools(bench.demo.boot_tree, TINY, site.root)
+    byhand.in_tools(boot_tree, TINY, site.root)
     return site
 
 
