@@ -15,6 +15,7 @@ from edgebuild.secrets import redact
 from edgebuild.view import View
 
 ALL = ("*",)
+Told = Callable[[str, str], object]  # of a target and the digest of its image
 GONE = (
     "Cannot connect to the Docker daemon|error during connect|error reading from server|transport is closing|EOF|"
     "code = Unavailable|Unavailable: connection error|failed to list workers|no builder .* found"
@@ -40,6 +41,11 @@ class BakeRequest:
     fresh: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names_fresh(self) -> bool:
+        """Whether some stages are to be solved anew, and not all."""
+        return bool(self.fresh) and self.fresh != ALL
 
     @property
     def fresh_file(self) -> Path:
@@ -70,7 +76,7 @@ class BakeResult:
 def bake_argv(request: BakeRequest) -> list[str]:
     """The whole call."""
     argv = [*request.docker, "buildx", "bake", "--file", str(request.file)]
-    if request.fresh and request.fresh != ALL:
+    if request.names_fresh:
         argv += ["--file", str(request.fresh_file)]
     argv += ["--metadata-file", str(request.metadata)]
     argv += ["--progress", "rawjson"]
@@ -85,7 +91,11 @@ def bake_argv(request: BakeRequest) -> list[str]:
     return [*argv, *request.targets]
 
 
-def bake(request: BakeRequest, view: View, *, written: Callable[[str, str], object] = lambda *_: None) -> BakeResult:
+def unheard(*_: str) -> None:
+    """Who needs no telling."""
+
+
+def bake(request: BakeRequest, view: View, *, written: Told = unheard) -> BakeResult:
     """Build. Raises BuildError, RegistryError or ToolError with the failing step and its last lines.
 
     `written` is told target and digest of each image that the engine has, while others are still built.
@@ -94,7 +104,7 @@ def bake(request: BakeRequest, view: View, *, written: Callable[[str, str], obje
     other: list[str] = []
     request.log.parent.mkdir(parents=True, exist_ok=True)
     request.log.touch(mode=0o600)
-    if request.fresh and request.fresh != ALL:
+    if request.names_fresh:
         request.fresh_file.write_text(request.fresh_text(), encoding="utf-8")
     with (
         request.log.open("w", encoding="utf-8") as log,
@@ -131,14 +141,7 @@ def _write(line: Line, log: IO[str]) -> None:
     log.write(f"{line.step.stage or 'build'}: {line.text}\n")
 
 
-def _take(
-    part: object,
-    state: BuildState,
-    other: list[str],
-    view: View,
-    log: IO[str],
-    written: Callable[[str, str], object],
-) -> None:
+def _take(part: object, state: BuildState, other: list[str], view: View, log: IO[str], written: Told) -> None:
     if not isinstance(part, dict):
         other.append(redact(str(part)))
         log.write(other[-1] + "\n")

@@ -21,7 +21,6 @@ from edgebuild.dispatch import Dispatch, open_dispatch
 from edgebuild.engine import Engine, ensure_engine, probe
 from edgebuild.errors import BuildError, EdgebuildError, InputError
 from edgebuild.images import Built, Work, build_images
-from edgebuild.leftovers import remove_containers
 from edgebuild.materials import iso_key, open_contents
 from edgebuild.outcome import Build, Options, raise_failures, show, table
 from edgebuild.plan import Kind, Target
@@ -102,8 +101,6 @@ def _make(builds: Sequence[Build], options: Options, found: tuple[Engine | None,
     began = time.time()
     engine = ensure_engine(builds[0].session.root, builds[0].session.consent, found)
     for each in builds:
-        if each.makes_images:
-            remove_containers(each.session.results.folder, each.session.say)
         finish_switch(each.session)
     disks = [
         disk

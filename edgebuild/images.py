@@ -1,10 +1,10 @@
 """Images of environments, by BuildKit: what is asked of it, and what came of each target."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgebuild.bake import BakeRequest, BakeResult, DiskFull, bake
+from edgebuild.bake import BakeRequest, BakeResult, DiskFull, Told, bake, unheard
 from edgebuild.dispatch import Dispatch, Spot, bring, open_dispatch
 from edgebuild.engine import Engine
 from edgebuild.errors import BuildError, EdgebuildError, RegistryError
@@ -35,7 +35,7 @@ class Work:
     targets: Sequence[Target]
     engine: Engine
     dispatch: Dispatch | None = None
-    written: Callable[[str, str], object] = lambda *_: None
+    written: Told = unheard
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def bake_targets(
     fresh: tuple[str, ...] = (),
     tags: Mapping[str, str] | None = None,
     spot: Spot | None = None,
-    written: Callable[[str, str], object] = lambda *_: None,
+    written: Told = unheard,
 ) -> BakeResult:
     """One call of bake, with a log of its own. `tags` gives targets other names than the bake file does.
 
@@ -210,7 +210,7 @@ def bake_targets(
                 env=environment,
             ),
             view,
-            written=(lambda *_: None) if spot.builder else written,  # others have them in a store of their own
+            written=unheard if spot.builder else written,  # others have them in a store of their own
         )
     if spot.keeps:
         result = bring(spot, result)
