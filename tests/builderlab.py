@@ -166,6 +166,7 @@ class Relay:
         self.gate, self.change = threading.Event(), change
         self.gate.set()
         self._target = target
+        self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(self._listen(listen, ports, tls))
         self.address = f"{listen}:{self._server.sockets[0].getsockname()[1]}"
@@ -186,16 +187,31 @@ class Relay:
         self._loop.close()
 
     async def _end(self) -> None:
+        """Cut what is open, not cancel it: a task that is cancelled before it begins leaves its socket open."""
+        for listener in self._server.sockets:
+            self._loop.remove_reader(listener.fileno())
+        await asyncio.sleep(0)  # a closed server would forget what came just now
         self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for writer in self._open:
+                writer.transport.abort()
+            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+
+    @contextlib.contextmanager
+    def _kept(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        self._open.add(writer)
+        if not self._server.is_serving():  # it came while the end began
+            writer.transport.abort()
+        try:
+            yield
+        finally:
+            self._open.discard(writer)
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError), contextlib.closing(writer):
+        with contextlib.suppress(OSError), self._kept(writer):
             far_reader, far_writer = await self._target()
-            with contextlib.closing(far_writer):
+            with self._kept(far_writer):
                 back = asyncio.create_task(self._pass(far_reader, writer, self.change))
                 await self._pass(reader, far_writer, lambda data: data)
                 await back
