@@ -1,7 +1,5 @@
 """The scan after every build: each resolved secret is looked for in all that was made. A find is an error."""
 
-import hashlib
-import hmac
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +10,7 @@ from edgebuild import secrets
 from edgebuild.errors import VerificationError
 from edgebuild.imagescan import Image, inspect, search_cache, search_configuration, search_layers
 from edgebuild.isofile import read_iso
+from edgebuild.keyed import Keyed
 from edgebuild.needles import Find, Needles, places
 from edgebuild.results import Artifact
 from edgebuild.session import Prepared, Session
@@ -28,19 +27,19 @@ SHOWN = 40
 class Memory:
     """What was searched for the same secrets before, and is never changed: layers, images and ISOs, by digest.
 
-    The file tells nothing about the secrets: their names in it are keyed hashes, and the key is the user's alone.
+    The file tells nothing about the secrets: `tag`, which stands for them in it, is a keyed hash.
     """
 
-    def __init__(self, folder: Path, patterns: str) -> None:
-        self._folder, self._file = folder, folder / "searched.json"
-        self._tag = hmac.new(self._key(), patterns.encode(), hashlib.sha256).hexdigest()
-        self.known = set(self._read().get(self._tag, []))
+    def __init__(self, folder: Path, tag: str) -> None:
+        self._folder, self._file, self._tag = folder, folder / "searched.json", tag
+        self.known = set(self._read().get(tag, []))
 
     def add(self, names: Iterable[str]) -> None:
         """Remember these too; appears whole or not at all."""
         before = self._read()
         own = list(dict.fromkeys([*before.pop(self._tag, []), *names]))[-KEPT_NAMES:]
         entries = dict([*before.items(), (self._tag, own)][-KEPT_SETS:])
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = self._file.with_name(f".searched-{os.getpid()}")
         partial.unlink(missing_ok=True)
         partial.touch(mode=0o600)
@@ -53,17 +52,6 @@ class Memory:
             return {tag: [str(name) for name in names] for tag, names in found.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             return {}  # then everything is searched again
-
-    def _key(self) -> bytes:
-        file = self._folder / "key"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return file.read_bytes()
-        with os.fdopen(descriptor, "wb") as new:
-            new.write(os.urandom(32))
-        return file.read_bytes()
 
 
 def search_set(session: Session, prepared: Prepared, folder: Path, built: Sequence[Artifact]) -> str:
@@ -83,7 +71,8 @@ def search_set(session: Session, prepared: Prepared, folder: Path, built: Sequen
     if not needles.keys:
         return "too short to be looked for"
     images = inspect({each.reference: each.digest or each.reference for each in built if each.reference})
-    memory = Memory(session.root / "build/.cache/scan", needles.patterns)
+    tag = Keyed(session.root).digest(needles.patterns.encode())
+    memory = Memory(session.root / "build/.cache/scan", tag)
     layers = list(dict.fromkeys(digest for image in images for digest in image.layers))
     new_layers = [digest for digest in layers if digest not in memory.known]
     new_images = [image for image in images if image.id not in memory.known]

@@ -96,7 +96,7 @@ def test_a_clean_build_says_where_the_token_stands(leaky: Workspace) -> None:
     assert "looking for secrets" in other.stderr  # for this one nothing was searched yet
     memory = (leaky.root / "build/.cache/scan/searched.json").read_text()
     hides(memory)
-    key = leaky.root / "build/.cache/scan/key"
+    key = leaky.root / "build/.cache/keyed"
     assert key.stat().st_mode & 0o077 == 0
     assert not list(Path("/tmp").glob("edgebuild-*/user-data"))
 
