@@ -229,7 +229,9 @@ class Transport:
             cause = _cause(error)
             if advice := what_helps(f"{self.host}/x", cause):
                 raise RegistryError(f"{what}: {cause}", hint=advice) from error
-            raise BadMoment(f"{what}: {cause}", stalled="timed out" in cause) from error
+            if stalled := "timed out" in cause and not isinstance(error, requests.ConnectTimeout):
+                cause = f"the registry stalls: nothing came for {self.patience.read_seconds:g} s, timed out"
+            raise BadMoment(f"{what}: {cause}", stalled=stalled) from error
         except requests.RequestException as error:
             raise RegistryError(f"{what}: {_cause(error)}") from error
 
