@@ -1,5 +1,6 @@
 """This process killed or interrupted, at points spread over a whole run."""
 
+import re
 import signal
 import subprocess
 import time
@@ -12,13 +13,12 @@ LABEL = "edgebuild.fault"  # of the images that are made here
 
 
 def change(workspace: Workspace, number: int) -> tuple[str, ...]:
-    """Another user, another file on the ISO, and other provider images: so that the next run has to do all of it."""
+    """Another user, another file on the ISO, and another layer in provider images: the next run has to do it all."""
     file = workspace.root / "Dockerfile.j2"
     provider = "FROM base-image AS {{ image.name }}\n"
-    text = file.read_text()
-    head, _, tail = text.partition(provider)
-    rest = tail.partition("\n")[2] if tail.startswith(f"LABEL {LABEL}=") else tail
-    file.write_text(f"{head}{provider}LABEL {LABEL}={number}\n{rest}")
+    own = f"LABEL {LABEL}={number}\nRUN head -c 65536 /dev/urandom > /fault # {number}\n"
+    earlier = re.compile(rf"{re.escape(provider)}(LABEL {LABEL}=.*\nRUN .*\n)?")
+    file.write_text(earlier.sub(lambda _: provider + own, file.read_text()))
     workspace.write("overlay/files-iso/fault", f"{number}\n")
     return (*BUILD, "--set", f"user.name=user{number}")
 
