@@ -19,6 +19,7 @@ from edgebuild.session import open_session
 from edgebuild.siteplan import Options
 from tests.conftest import TOKEN, Workspace
 from tests.integration.images import in_tools, iso_text
+from tests.keys import install
 
 DEMO = ("--env", "demo", "--set", "secrets.edge_host_token=env:EDGE_HOST_TOKEN")
 BOOT_TREE = "edgebuild/boot-tree:demo"
@@ -203,6 +204,28 @@ def test_a_full_disk_in_the_middle(
         assert not list(sites.glob("*/.*.part"))
         write_rows(workspace, dict.fromkeys(done, "x"))
         assert f"{len(done)} sites: 0 written, {len(done)} as they were" in call(workspace, "--kind", "cidata").stdout
+    finally:
+        run(["umount", sites])
+
+
+def test_copies_that_share_their_blocks(workspace: Workspace, sites: Path, tmp_path: Path) -> None:
+    """On XFS all ISOs together are larger than their disk."""
+    install("mkfs.xfs", "xfsprogs")
+    sites.mkdir()
+    image = tmp_path / "disk"
+    run(["truncate", "--size", "1G", image])
+    run(["mkfs.xfs", "-q", image])
+    run(["mount", "-o", "loop", image, sites])
+    try:
+        before = shutil.disk_usage(sites).used
+        write_rows(workspace, {f"edge-{number}": f"site {number}" for number in range(8)})
+        assert "8 sites: 8 written, 0 as they were" in call(workspace).stdout
+        isos = [sites / entry["path"] for entry in index(sites).values()]
+        length = isos[0].stat().st_size
+        assert sum(iso.stat().st_size for iso in isos) > shutil.disk_usage(sites).total
+        assert shutil.disk_usage(sites).used - before < 1.1 * length
+        for iso in isos:
+            run(["sha256sum", "-c", "--strict", iso.name + ".sha256"], cwd=iso.parent)
     finally:
         run(["umount", sites])
 
