@@ -6,7 +6,7 @@ from edgebuild.belongings import look, own_tags
 from edgebuild.cleaning import engine, prune, reclaimable, remove
 from edgebuild.clearance import held, parse_size
 from edgebuild.errors import BuildError
-from edgebuild.report import size
+from edgebuild.report import count, size
 from edgebuild.session import Session
 
 
@@ -43,7 +43,9 @@ def make_room(sessions: Sequence[Session], needed: int) -> None:
                 hint="./inv clean --env all --older-than 7d --dry-run shows what can go; or raise limits.disk",
             )
         if gone:
-            first.say(f"limits.disk is {size(limit)}: {len(gone)} images go that later builds have replaced")
+            first.say(
+                f"limits.disk is {size(limit)}: removing {count(len(gone), 'image')} that later builds have replaced"
+            )
             remove(first.root, gone, found)
         for builder in builders if cached > room - taken else ():
             keep = (room - taken) // len(builders)

@@ -35,7 +35,7 @@ def push_images(session: Session, chosen: Sequence[Target] = (), *, verified: bo
     if verified:
         pushed = _push_verified(session, list(targets))
     else:
-        session.say(f"pushing {len(targets)} images to {session.environment.image.registry}")
+        session.say(f"pushing {report.count(len(targets), 'image')} to {session.environment.image.registry}")
         pushed = _push(session, list(targets))
     artifacts = [_artifact(session, targets[each.reference].name, each) for each in pushed]
     if verified or signer:
@@ -91,13 +91,13 @@ def _attach(session: Session, artifacts: Sequence[Artifact], signer: Signer | No
                 attestations.attach_all(remote, reference, digest, found, signer)
                 attached += 1
     what = "bill of materials, provenance and signature" if signer else "bill of materials and provenance"
-    session.say(f"{what} attached to {attached} of {len(artifacts)} images")
+    session.say(f"{what} attached to {attached} of {report.count(len(artifacts), 'image')}")
 
 
 def _push_verified(session: Session, references: Sequence[str]) -> list[Pushed]:
     """Push under candidate tags what has passed; then let the final tags lead to the same digests."""
     images = _passed(session, references)
-    session.say(f"pushing {len(references)} candidates to {session.environment.image.registry}")
+    session.say(f"pushing {report.count(len(references), 'candidate')} to {session.environment.image.registry}")
     client = docker_client()
     candidates = {f"{reference}{CANDIDATE}": reference for reference in references}
     try:

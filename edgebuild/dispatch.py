@@ -14,6 +14,7 @@ from edgebuild.builderset import DockerBuilder
 from edgebuild.errors import BuildError, ToolError
 from edgebuild.placement import Group, Place
 from edgebuild.pool import BuilderLost, Pool, none_left
+from edgebuild.report import count
 from edgebuild.run import process, run
 from edgebuild.session import Session
 
@@ -109,7 +110,7 @@ def open_dispatch(session: Session) -> Dispatch:
         spot = Spot(buildx=environment.builder, caches=_caches_here(session))
         return Dispatch(session, {"": spot})
     asked = preflight.open_builders(session)
-    session.say(f"asking {len(asked)} builders: {', '.join(each.name for each in asked)}")
+    session.say(f"asking {count(len(asked), 'builder')}: {', '.join(each.name for each in asked)}")
     lost = {}
     for check in preflight.examine(session, asked):
         if check.status == "error":

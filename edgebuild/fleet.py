@@ -14,7 +14,7 @@ from edgebuild.gate import DamagedBootTree
 from edgebuild.leftovers import forget_image
 from edgebuild.making import BOOT_TREE_STAGES
 from edgebuild.originals import OriginalIso, cidata_original, forget_others, original
-from edgebuild.report import size
+from edgebuild.report import count, size
 from edgebuild.session import Prepared, Session, prepare, template_names
 from edgebuild.siteindex import SiteIndex
 from edgebuild.siteplan import Fleet, Options, check, check_options, read_sites, read_template
@@ -111,8 +111,7 @@ def _shares(path: Path) -> bool:
 def _report(fleet: Fleet, writer: Writer, seconds: float) -> None:
     """What there is now. Raises BuildError for sites that have no ISO."""
     index = f"build/{fleet.session.plan.environment}/{FOLDER}/{siteindex.NAME}"
-    word = "site" if len(fleet) == 1 else "sites"
-    sys.stdout.write(f"{len(fleet):,} {word}: {writer.written:,} written, {writer.kept:,} as they were\n")
+    sys.stdout.write(f"{count(len(fleet), 'site')}: {writer.written:,} written, {writer.kept:,} as they were\n")
     asked = {site.name for site in fleet.sites() if isinstance(site, Site)}
     if gone := sorted(set(fleet.index.sites(fleet.options.kind)) - asked):
         sys.stdout.write(f"not asked for any more, and left as they are: {_some(gone)}\n")

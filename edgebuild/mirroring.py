@@ -54,9 +54,8 @@ def plan(sessions: Sequence[Session], *, as_json: bool) -> None:
     there = [each for each in looked if isinstance(each, mirror.Found)]
     blobs = {blob for each in there for blob in each.tree.blobs}
     if there:
-        sys.stdout.write(
-            f"\n{len(there)} images, {report.size(sum(blob.size for blob in blobs))} of blobs, each once\n"
-        )
+        of_blobs = report.size(sum(blob.size for blob in blobs))
+        sys.stdout.write(f"\n{report.count(len(there), 'image')}, {of_blobs} of blobs, each once\n")
     for problem in [*unknown, *(row["problem"] for row in rows if row["problem"])]:
         sys.stdout.write(f"unknown: {problem}\n")
     for name, mirrors in packages.items():
@@ -65,7 +64,7 @@ def plan(sessions: Sequence[Session], *, as_json: bool) -> None:
         )
     sys.stdout.write(f"Python: {wheels} wheels of {REQUIREMENTS}; pip tells their sizes when it downloads\n")
     if loose := [row["source"] for row in rows if not row["pinned"]]:
-        sys.stdout.write(f"note: {len(loose)} images are named by tag only: ./inv lock pins them\n")
+        sys.stdout.write(f"note: {report.count(len(loose), 'image')} named by tag only, which ./inv lock pins\n")
 
 
 def _row(pull: Pull, found: mirror.Found | EdgebuildError) -> dict[str, Any]:
@@ -87,16 +86,16 @@ def export(sessions: Sequence[Session], to: Path, *, wheels: bool = True, jobs: 
         layout.begin()
         lock = to / ".lock"
         with locked(lock, say, "mirror"):
-            say(f"asking registries for {len(pulls)} images")
+            say(f"asking registries for {report.count(len(pulls), 'image')}")
             found = mirror.found_all(mirror.look(registries, pulls))
-            say(f"exporting {len(found)} images to {to}")
+            say(f"exporting {report.count(len(found), 'image')} to {to}")
             fetched = mirror.export_images(layout, registries, found, say, _at_once(jobs))
             if wheels:
                 _download_wheels(sessions[0], to / WHEELS)
             say("writing SHA256SUMS")
             lock.unlink()  # no part of the mirror; who waits for it makes one anew
             layout.sum_up()
-    sys.stdout.write(f"{to}: {len(layout.entries())} images, {report.size(fetched)} fetched now\n")
+    sys.stdout.write(f"{to}: {report.count(len(layout.entries()), 'image')}, {report.size(fetched)} fetched now\n")
     sys.stdout.write(f"next, where this folder is: ./inv mirror.import --from {to} --to REGISTRY\n")
 
 
@@ -121,14 +120,14 @@ def import_(sessions: Sequence[Session], source: Path | None, to: str, *, jobs: 
     if source:
         layout = Layout(source)
         sources = [entry.name for entry in layout.entries()]
-        say(f"importing {len(sources)} images into {to}")
+        say(f"importing {report.count(len(sources), 'image')} into {to}")
         mirror.import_folder(layout, target)
     else:
         found = mirror.found_all(mirror.look(target.registries, _pulls(sessions, target.registries)))
         sources = [each.pull.source for each in found]
-        say(f"copying {len(found)} images to {to}")
+        say(f"copying {report.count(len(found), 'image')} to {to}")
         mirror.import_registry(found, target)
-    sys.stdout.write(f"{to}: {len(sources)} images, {report.size(target.sent_bytes)} sent\n")
+    sys.stdout.write(f"{to}: {report.count(len(sources), 'image')}, {report.size(target.sent_bytes)} sent\n")
     if hosts := {split_reference(each)[0] for each in sources}:
         sys.stdout.write("\n" + mirror_lines({host: f"{to}/{host}" for host in hosts}))
 
@@ -157,10 +156,10 @@ def check(sessions: Sequence[Session], source: Path | None, registry: str) -> No
         shown = "".join(f"\n  {problem}" for problem in problems)
         where = " and ".join(filter(None, (str(source or ""), registry)))
         raise VerificationError(
-            f"the mirror in {where} is not whole: {len(problems)} problems{shown}",
+            f"the mirror in {where} is not whole: {report.count(len(problems), 'problem')}{shown}",
             hint="./inv mirror.export, then ./inv mirror.import: what is whole is neither fetched nor sent again",
         )
-    sys.stdout.write(f"{len(images)} images: every byte is what its digest says\n")
+    sys.stdout.write(f"{report.count(len(images), 'image')}: every byte is what its digest says\n")
 
 
 def _at_once(jobs: int) -> int:

@@ -12,6 +12,7 @@ from edgebuild.oci import INDEX, MANIFEST, Registry, describe
 from edgebuild.pulls import Pull
 from edgebuild.references import split_reference
 from edgebuild.referrers import EMPTY, EMPTY_BYTES, written
+from edgebuild.report import count
 from edgebuild.transport import NotThere, Patience
 
 PATIENCE = Patience(connect_seconds=5.0, read_seconds=15.0, attempts=2)  # the person waits to begin
@@ -74,7 +75,8 @@ def settle(pulls: Sequence[Pull], name: str) -> dict[str, str]:
             missing.append(f"{pull.source}@{pull.digest[:19]}: is not in the mirror, at {pull.asked}")
     if missing:
         raise InputError(
-            f"offline: {len(missing)} images are not in the mirror:" + "".join(f"\n  {each}" for each in missing),
+            f"offline: {count(len(missing), 'image')} not in the mirror:"
+            + "".join(f"\n  {each}" for each in missing),
             hint=f"where there is internet: ./inv mirror.export --env {name} --to FOLDER, then ./inv mirror.import",
         )
     return found

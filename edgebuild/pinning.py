@@ -22,6 +22,7 @@ from edgebuild.lock import (
 )
 from edgebuild.plan import mirrored
 from edgebuild.registry import remote_digests
+from edgebuild.report import count
 from edgebuild.run import run
 from edgebuild.session import Session, asked_now, prepare
 
@@ -86,7 +87,7 @@ def _digests(session: Session, known: dict[str, str]) -> dict[str, str]:
         else:
             missing[source] = mirrored(named, session.environment.registries.mirrors)
     if missing:
-        session.say(f"asking for the digests of {len(missing)} images")
+        session.say(f"asking for the digests of {count(len(missing), 'image')}")
         digests = remote_digests(docker_client(), list(missing.values()), say=session.say)
         found |= {source: digests[reference] for source, reference in missing.items()}
     return found

@@ -99,6 +99,11 @@ def configuration(environment: Environment) -> str:
     return yaml.safe_dump(configuration_data(environment), sort_keys=False, width=118)
 
 
+def count(number: int, noun: str) -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def size(bytes_: float) -> str:
     """`1234567` as `1.2 MB`, in powers of ten."""
     for unit in ("B", "kB", "MB", "GB"):

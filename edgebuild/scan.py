@@ -12,6 +12,7 @@ from edgebuild.imagescan import Image, inspect, search_cache, search_configurati
 from edgebuild.isofile import read_iso
 from edgebuild.keyed import Keyed
 from edgebuild.needles import Find, Needles, places
+from edgebuild.report import count
 from edgebuild.results import Artifact
 from edgebuild.session import Prepared, Session
 from edgebuild.structure import USER_DATA
@@ -90,7 +91,7 @@ def search_set(session: Session, prepared: Prepared, folder: Path, built: Sequen
                 shown = session.plan.iso.path or iso.name
                 finds += _search_iso(iso, shown, needles, overlay=session.root / "overlay/files-iso")
         if new_layers:
-            session.say(f"looking for secrets in {len(new_layers)} layers")
+            session.say(f"looking for secrets in {count(len(new_layers), 'layer')}")
             finds += search_layers(images, new_layers, needles)
         for each in (cache, *configurations):
             finds += each.result()
@@ -140,7 +141,7 @@ def _error(session: Session, finds: Sequence[Find]) -> VerificationError:
     lines = [f"\n  {find.key}, {find.form}: {find.where}" for find in sorted(set(finds))]
     more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return VerificationError(
-        f"a secret stands where it must not, in {len(lines)} places:{''.join(lines[:SHOWN])}{more}\n"
+        f"a secret stands where it must not, in {count(len(lines), 'place')}:{''.join(lines[:SHOWN])}{more}\n"
         "  nothing was deleted, and nothing pushed: the images are in the engine, under their ids; "
         f"build/{session.plan.environment}/ holds the last complete set",
         hint="take it out there, build again, and have the secret changed; the engine's cache keeps it until "
@@ -167,4 +168,5 @@ def _line(
         for key in on_iso
     ]
     parts += [f"{' and '.join(nowhere)} {'stand' if len(nowhere) > 1 else 'stands'} nowhere"] if nowhere else []
-    return f"{'; '.join(parts)}; {len(images)} images, {layers} layers, {files} files searched"
+    searched = f"{count(len(images), 'image')}, {count(layers, 'layer')}, {count(files, 'file')}"
+    return f"{'; '.join(parts)}; {searched} searched"

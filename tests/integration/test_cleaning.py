@@ -226,7 +226,7 @@ def test_a_budget_removes_what_later_builds_have_replaced(tidy: Belonging) -> No
     assert tidy.there([named, old, newer]) == [True, True, True]
     budget.make_room([limited("10MB")], 1_500_000)
     assert tidy.there([named, old, newer]) == [True, False, True]
-    assert said == ["limits.disk is 10.0 MB: 1 images go that later builds have replaced"]
+    assert said == ["limits.disk is 10.0 MB: removing 1 image that later builds have replaced"]
     with pytest.raises(BuildError, match=r"limits.disk is 5.0 MB: this build may need 3.0 MB") as caught:
         budget.make_room([limited("5MB")], 3_000_000)
     assert "./inv clean" in caught.value.hint

@@ -211,7 +211,7 @@ def test_an_image_that_the_mirror_lacks_is_named(offline: Offline) -> None:
 def test_the_lock_is_enough_to_check_the_registry(offline: Offline) -> None:
     """Its index is in the registry as a blob only; the base's image is found through it."""
     checked = offline.island.call(offline.workspace, "mirror.check", "--env", "air", "--registry", offline.registry)
-    assert checked.stdout.startswith("1 images: every byte")
+    assert checked.stdout.startswith("1 image: every byte")
 
 
 def test_a_mirror_that_is_away(offline: Offline) -> None:
