@@ -64,7 +64,7 @@ def plan(sessions: Sequence[Session], *, as_json: bool) -> None:
         )
     sys.stdout.write(f"Python: {wheels} wheels of {REQUIREMENTS}; pip tells their sizes when it downloads\n")
     if loose := [row["source"] for row in rows if not row["pinned"]]:
-        sys.stdout.write(f"note: {report.count(len(loose), 'image')} named by tag only, which ./inv lock pins\n")
+        sys.stdout.write(f"note: {report.count(len(loose), 'image')} named by tag only; ./inv lock pins by digest\n")
 
 
 def _row(pull: Pull, found: mirror.Found | EdgebuildError) -> dict[str, Any]:

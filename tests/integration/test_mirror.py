@@ -129,7 +129,7 @@ def test_the_plan_names_everything(upstream: Upstream) -> None:
     assert "1.32.1" not in shown
     assert "packages of ubuntu: from where the images say" in shown
     assert "wheels of requirements.lock" in shown
-    assert "./inv lock pins them" in shown
+    assert "named by tag only; ./inv lock pins by digest" in shown
     rows = json.loads(upstream.call("plan", "--json").stdout)["images"]
     [tools] = [row for row in rows if row["source"] == DEBIAN]
     assert tools["digest"] == upstream.index
