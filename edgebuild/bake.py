@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,11 +108,13 @@ def bake(request: BakeRequest, view: View, *, written: Told = unheard) -> BakeRe
     if request.names_fresh:
         request.fresh_file.write_text(request.fresh_text(), encoding="utf-8")
     with (
+        # buildx leaves a folder for each target there: https://github.com/docker/buildx/issues/3117
+        tempfile.TemporaryDirectory(prefix="edgebuild-") as scratch,
         request.log.open("w", encoding="utf-8") as log,
         process(
             bake_argv(request),
             cwd=request.root,
-            env={**request.env, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
+            env={**request.env, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "TMPDIR": scratch},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

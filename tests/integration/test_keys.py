@@ -106,13 +106,14 @@ def test_a_name_that_another_clone_took_is_given_back(own: Workspace) -> None:
     assert named.stdout.strip() == found["provider-image-1-24-6"]
 
 
-def test_one_more_version_builds_that_only_and_again_builds_all(own: Workspace) -> None:
+def test_one_more_version_builds_that_only_and_again_builds_all(own: Workspace, tmp_path: Path) -> None:
     more = ["--env", "demo", "--set", 'kubernetes.versions=["1.24.6", "1.25.2", "1.26.0"]']
     result = own.call("build-all-images", *more)
     assert "build   provider-image-1-26-0, because never built here" in result.stderr
     assert "cached  provider-image-1-24-6, provider-image-1-25-2, iso-image, boot-tree, iso" in result.stderr
-    again = own.call("build-provider-images", *more, "--again")
+    again = own.call("build-provider-images", *more, "--again", env={"TMPDIR": str(tmp_path)})
     assert "because it was asked for again" in again.stderr
+    assert not list(tmp_path.iterdir())  # as buildx alone would leave
     own.call("provider-image", "--env", "demo", "--k8s-version", "1.24.6")
     assert "provider-image-1-25-2" in digests(own)
     run(["docker", "image", "rm", "ttl.sh/edgebuild:k3s-1.26.0-v4.9.38-demo"])
