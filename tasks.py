@@ -81,15 +81,24 @@ def sessions(envs: list[str] | None, settings: list[str] | None) -> "list[Sessio
 
 
 def _build(
-    envs: list[str] | None, settings: list[str] | None, kinds: "Sequence[Kind]", **options: Any
-) -> "list[Session]":
-    """Build these kinds of targets; returns the sessions."""
+    envs: list[str] | None,
+    settings: list[str] | None,
+    kinds: "Sequence[Kind]",
+    *,
+    push: bool = False,
+    shard: str = "",
+    **options: Any,
+) -> None:
+    """Build these kinds of targets, and push the provider images of them."""
     from edgebuild.building import build
     from edgebuild.outcome import Options
 
     opened = sessions(envs, settings)
-    build(opened, kinds, Options(**options))
-    return opened
+    build(opened, kinds, Options(shard=shard, **options))
+    if push:
+        from edgebuild import delivery
+
+        delivery.push(opened, shard=shard)
 
 
 def _settings(settings: list[str] | None, offline: bool) -> list[str]:
@@ -111,9 +120,16 @@ def build_all_images(
     """Build provider images, installer image, ISO with checksum, and the cluster profile."""
     from edgebuild.plan import ALL_KINDS
 
-    opened = _build(env, _settings(set, offline), ALL_KINDS, again=again, fail_fast=fail_fast, jobs=jobs, shard=shard)
-    if push:
-        _push(opened, shard=shard)
+    _build(
+        env,
+        _settings(set, offline),
+        ALL_KINDS,
+        push=push,
+        again=again,
+        fail_fast=fail_fast,
+        jobs=jobs,
+        shard=shard,
+    )
 
 
 @task(help={**BUILD, "push": "push the images afterwards"})
@@ -129,21 +145,16 @@ def build_provider_images(
     offline: bool = False,
 ) -> None:
     """Build the provider images of all Kubernetes versions, and the cluster profile."""
-    opened = _build(
-        env, _settings(set, offline), ["provider-image"], again=again, fail_fast=fail_fast, jobs=jobs, shard=shard
+    _build(
+        env,
+        _settings(set, offline),
+        ["provider-image"],
+        push=push,
+        again=again,
+        fail_fast=fail_fast,
+        jobs=jobs,
+        shard=shard,
     )
-    if push:
-        _push(opened, shard=shard)
-
-
-def _push(opened: "list[Session]", *, verified: bool = False, shard: str = "") -> None:
-    from edgebuild import delivery
-    from edgebuild.shards import share
-
-    parts = share([each.plan for each in opened], ["provider-image"], shard)
-    for each, targets in zip(opened, parts, strict=True):
-        if targets:
-            delivery.push_images(each, targets, verified=verified)
 
 
 @task(help={**ENV, "k8s-version": "the Kubernetes version, such as 1.33.6", "offline": BUILD["offline"]})
@@ -251,7 +262,9 @@ def push(
     shard: str = "",
 ) -> None:
     """Push the provider images to the registry."""
-    _push(sessions(env, set), verified=verified, shard=shard)
+    from edgebuild import delivery
+
+    delivery.push(sessions(env, set), verified=verified, shard=shard)
 
 
 @task()

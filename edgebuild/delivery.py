@@ -17,18 +17,26 @@ from edgebuild.results import Artifact
 from edgebuild.seal import publish
 from edgebuild.sending import Settings
 from edgebuild.session import Session
+from edgebuild.shards import share
 from edgebuild.signing import Signer
 from edgebuild.view import open_transfer
 
 CANDIDATE = "-candidate"
 
 
-def push_images(session: Session, chosen: Sequence[Target] = (), *, verified: bool = False) -> None:
-    """Push the provider images of the plan, or those `chosen` of them, and note the registry's digests.
+def push(sessions: Sequence[Session], *, verified: bool = False, shard: str = "") -> None:
+    """Push the provider images of these environments, or this shard of them, and note the registry's digests.
 
     `verified`, which the configuration may ask for too: the tags move only to what passed verify and boot.
     """
-    targets = {target.tags[0]: target for target in chosen or session.plan.of_kind("provider-image")}
+    parts = share([session.plan for session in sessions], ["provider-image"], shard)
+    for session, targets in zip(sessions, parts, strict=True):
+        if targets:
+            _push_images(session, targets, verified=verified)
+
+
+def _push_images(session: Session, chosen: Sequence[Target], *, verified: bool) -> None:
+    targets = {target.tags[0]: target for target in chosen}
     ensure_engine(session.root, session.consent)
     verified = verified or session.environment.push.require == "verified"
     signer = documents.signer_of(session)
